@@ -1,0 +1,87 @@
+// A request to the engine and what it answers, in token ids only: the engine knows no text.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "kernels/sample/sample.h"
+
+namespace rk::engine {
+
+/// Recovery modes (spec A5). Those not built yet are known by name, so that asking names them.
+enum class Mode { kDense, kPrefix, kReuse, kBoundary, kSelective, kRedknot };
+const char* mode_name(Mode mode);
+/// Errors: kInvalidArgument naming the known ones; kUnimplemented for a known one not built.
+Result<Mode> parse_mode(std::string_view name);
+
+/// Consecutive prompt tokens. A segment is a document: its rows are computed once behind the lead
+/// (everything before the first segment) and kept by content.
+struct PromptSpan {
+  std::vector<int32_t> tokens;
+  bool segment = false;
+};
+
+struct Request {
+  std::vector<PromptSpan> spans;  ///< in prompt order; empty spans are dropped
+  Mode mode = Mode::kPrefix;
+  int boundary_rows = 32;        ///< kBoundary: first k rows of each non-exact segment
+  std::vector<int32_t> company;  ///< ids between lead and document at ingest; rows are dropped
+  std::string cache_namespace;   ///< part of every stored row's identity
+  bool cache_read = true;        ///< may use stored rows of earlier requests
+  bool cache_write = true;       ///< may leave rows for later requests
+
+  int max_tokens = 256;  ///< generated at most
+  int min_tokens = 0;    ///< stop tokens are not sampled before
+  std::vector<int32_t> stop_tokens;
+  kernels::SampleOptions sampling;
+  int num_logprobs = -1;  ///< < 0 none, else how many alternatives per generated token
+};
+
+struct TokenEvent {
+  int32_t token = 0;
+  std::optional<kernels::Logprobs> logprobs;
+};
+
+enum class DocumentState { kHit, kMiss };
+struct DocumentUse {
+  DocumentState state = DocumentState::kMiss;
+  bool exact = false;  ///< its rows are exact rows (spec A3)
+  int num_tokens = 0;
+};
+
+/// Disjoint counts of spec A9, and where the time went.
+struct RequestStats {
+  Mode mode = Mode::kDense;  ///< the one that ran
+  int64_t prompt_tokens = 0;
+  int64_t prefix_cached = 0, document_cached = 0, recomputed = 0, fresh = 0;  ///< sum: prompt_tokens
+  int64_t relocated = 0;                                                      ///< within document_cached
+  int64_t generated = 0;
+  std::vector<DocumentUse> documents;  ///< one per segment span, in prompt order
+  double queue_ms = 0, ttft_ms = 0, total_ms = 0;  ///< ttft: submitted to first token emitted
+  double ingest_ms = 0;                            ///< part of ttft: computing missing documents
+  int64_t kv_bytes = 0;                            ///< pages this request holds itself, at its end
+};
+
+enum class FinishReason { kStop, kLength, kCancelled, kError };
+struct Outcome {
+  FinishReason finish = FinishReason::kStop;
+  Status status;  ///< not ok only with kError
+  RequestStats stats;
+};
+
+/// Called on the engine thread; must return quickly and not call back into the engine.
+class Listener {
+ public:
+  virtual ~Listener() = default;
+  /// One generated token (a stop token is not reported). False cancels the request.
+  virtual bool on_token(const TokenEvent& event) = 0;
+  /// Exactly once, last.
+  virtual void on_done(const Outcome& outcome) = 0;
+  /// Asked between steps, also during prefill. True cancels.
+  virtual bool cancelled() const { return false; }
+};
+
+}  // namespace rk::engine
