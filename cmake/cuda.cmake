@@ -1,0 +1,32 @@
+# CUDA is compiled where a toolkit of version 13 or newer is found, and left out with one line where
+# not. RK_CUDA: AUTO (default), ON (its absence is an error), OFF. Sets RK_CUDA_VERSION, empty where
+# there is none. There is no device code yet, so a toolkit changes nothing but what is printed.
+set(RK_CUDA AUTO CACHE STRING "CUDA back end: AUTO, ON or OFF")
+set_property(CACHE RK_CUDA PROPERTY STRINGS AUTO ON OFF)
+set(RK_CUDA_VERSION "")
+
+if(NOT RK_CUDA STREQUAL "OFF")
+  find_program(RK_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
+  if(RK_NVCC)
+    execute_process(COMMAND ${RK_NVCC} --version OUTPUT_VARIABLE rk_nvcc_says ERROR_QUIET)
+    if(rk_nvcc_says MATCHES "release ([0-9]+\\.[0-9]+)")
+      set(RK_CUDA_VERSION ${CMAKE_MATCH_1})
+    endif()
+  endif()
+  if(RK_CUDA_VERSION AND RK_CUDA_VERSION VERSION_LESS 13)
+    set(rk_why "toolkit ${RK_CUDA_VERSION} is older than 13")
+    set(RK_CUDA_VERSION "")
+  elseif(NOT RK_CUDA_VERSION)
+    set(rk_why "no toolkit (nvcc) found")
+  endif()
+endif()
+
+if(RK_CUDA_VERSION)
+  message(STATUS "CUDA: toolkit ${RK_CUDA_VERSION} found; there is no device code yet, building for the CPU")
+elseif(RK_CUDA STREQUAL "ON")
+  message(FATAL_ERROR "CUDA: ${rk_why}, and RK_CUDA=ON asks for one")
+elseif(RK_CUDA STREQUAL "OFF")
+  message(STATUS "CUDA: left out (RK_CUDA=OFF)")
+else()
+  message(STATUS "CUDA: left out, ${rk_why}")
+endif()
