@@ -1,6 +1,6 @@
 // Rotary position embedding (spec A4): R(p) turns pair i of a head by the angle p * inv_freq[i].
-// Half-split: pair i = (x[i], x[i + D_r/2]); interleaved: (x[2i], x[2i+1]). Rows beyond D_r (partial
-// rotary) pass through. Angles come from double precision; tables are f32.
+// Half-split: pair i = (x[i], x[i + D_r/2]); interleaved: (x[2i], x[2i+1]). Rows beyond D_r
+// (partial rotary) pass through. Angles come from double precision; tables are f32.
 #pragma once
 
 #include <vector>
@@ -42,7 +42,7 @@ Status rope(const View& x, const int32_t* pos, const RopeView& table, Context& c
 /// Copying relocation, the reference for the query-side one: out[r] = R(delta) in[r] as a pure
 /// rotation (no magnitude), computed in double; in, out [rows, D] of any plain dtype. delta may be
 /// negative.
-void rope_relocate(const View& in, const View& out, int64_t delta, const std::vector<double>& inv_freq,
-                   RopePairs pairs);
+void rope_relocate(const View& in, const View& out, int64_t delta,
+                   const std::vector<double>& inv_freq, RopePairs pairs);
 
 }  // namespace rk::kernels

@@ -1,0 +1,112 @@
+#include "kernels/seg_attn/seg_attn.h"
+
+#include "kernels/seg_attn/seg_attn_variants.h"
+
+namespace rk::kernels {
+namespace {
+
+bool any(const SegAttnArgs&) { return true; }
+
+constexpr Variant<SegAttnArgs> kVariants[] = {
+    {"ref", on_any, any, seg_attn_ref},
+};
+
+bool f32_heads(const View& v) { return v.rank == 3 && v.dtype == DType::kF32 && v.stride[2] == 1; }
+
+bool pages(const View& v, int64_t dim) {
+  return v.rank == 3 && v.dim[2] == dim && v.stride[2] == 1 && v.stride[1] == dim && v.dim[1] > 0 &&
+         (v.dtype == DType::kF32 || v.dtype == DType::kF16 || v.dtype == DType::kBf16);
+}
+
+Status check_shapes(const SegAttnArgs& a) {
+  if (!f32_heads(a.q) || !f32_heads(a.o) || a.q.dim != a.o.dim) {
+    return invalid_argument("seg_attn: q ", a.q.describe(), ", o ", a.o.describe(),
+                            "; wanted f32 [T, H, D] twice");
+  }
+  if (!a.lse.empty() && (a.lse.rank != 2 || a.lse.dtype != DType::kF32 ||
+                         a.lse.dim[0] != a.q.dim[0] || a.lse.dim[1] != a.q.dim[1])) {
+    return invalid_argument("seg_attn: lse ", a.lse.describe(), " for q ", a.q.describe());
+  }
+  if (!pages(a.k_pages, a.q.dim[2]) || !pages(a.v_pages, a.q.dim[2]) ||
+      a.k_pages.dim != a.v_pages.dim || a.k_pages.dtype != a.v_pages.dtype) {
+    return invalid_argument("seg_attn: k_pages ", a.k_pages.describe(), ", v_pages ",
+                            a.v_pages.describe(), " for q ", a.q.describe());
+  }
+  const int rotary_dim = a.rope.rotary_dim;
+  if (rotary_dim < 0 || rotary_dim % 2 != 0 || rotary_dim > a.q.dim[2]) {
+    return invalid_argument("seg_attn: rotary_dim ", rotary_dim, " does not fit head dim ",
+                            a.q.dim[2]);
+  }
+  const auto num_seqs = static_cast<int64_t>(a.q_begin.size()) - 1;
+  if (num_seqs < 1 || a.q_begin[0] != 0 || a.q_begin[num_seqs] != a.q.dim[0] ||
+      static_cast<int64_t>(a.q_pos.size()) != a.q.dim[0]) {
+    return invalid_argument("seg_attn: ", a.q_pos.size(), " positions and ", a.q_begin.size(),
+                            " sequence bounds do not cover ", a.q.dim[0], " rows");
+  }
+  const auto num_heads = static_cast<int64_t>(a.heads.size());
+  if (num_heads == 0 || num_heads % num_seqs != 0 || a.q.dim[1] % (num_heads / num_seqs) != 0) {
+    return invalid_argument("seg_attn: ", num_heads, " KV heads of ", num_seqs,
+                            " sequences do not divide ", a.q.dim[1], " query heads");
+  }
+  return {};
+}
+
+// Every page that a run names exists, and every distance a query can turn by is in the tables.
+Status check_runs(const SegAttnArgs& a, const HeadRows& head, int64_t last_pos) {
+  const int64_t page_rows = a.k_pages.dim[1];
+  for (const Run& run : head.runs) {
+    if (run.row_begin >= run.row_end) continue;
+    const int64_t last = run.first_page + (run.row_end - 1) / page_rows - run.row_begin / page_rows;
+    if (run.row_begin < 0 || run.first_page < 0 ||
+        last >= static_cast<int64_t>(head.pages.size())) {
+      return invalid_argument("seg_attn: rows [", run.row_begin, ", ", run.row_end, ") from page ",
+                              run.first_page, " of ", head.pages.size());
+    }
+    for (int64_t p = run.first_page; p <= last; ++p) {
+      if (head.pages[p] < 0 || head.pages[p] >= a.k_pages.dim[0]) {
+        return invalid_argument("seg_attn: page ", head.pages[p], " of ", a.k_pages.dim[0]);
+      }
+    }
+    if (a.rope.rotary_dim > 0 && last_pos - run.offset >= a.rope.num_positions) {
+      return invalid_argument("seg_attn: position ", last_pos, " less offset ", run.offset,
+                              " is outside the table's ", a.rope.num_positions);
+    }
+  }
+  return {};
+}
+
+Status check(const SegAttnArgs& a) {
+  RK_RETURN_IF_ERROR(check_shapes(a));
+  const auto num_seqs = static_cast<int64_t>(a.q_begin.size()) - 1;
+  const int64_t num_kv_heads = static_cast<int64_t>(a.heads.size()) / num_seqs;
+  for (int64_t b = 0; b < num_seqs; ++b) {
+    if (a.q_begin[b] > a.q_begin[b + 1]) {
+      return invalid_argument("seg_attn: sequence ", b, " has rows [", a.q_begin[b], ", ",
+                              a.q_begin[b + 1], ")");
+    }
+    for (int64_t t = a.q_begin[b]; t < a.q_begin[b + 1]; ++t) {
+      if (a.q_pos[t] < (t > a.q_begin[b] ? a.q_pos[t - 1] : 0)) {
+        return invalid_argument("seg_attn: position ", a.q_pos[t], " of row ", t,
+                                " is below the one before it");
+      }
+    }
+    if (a.q_begin[b] == a.q_begin[b + 1]) continue;
+    for (int64_t g = 0; g < num_kv_heads; ++g) {
+      RK_RETURN_IF_ERROR(
+          check_runs(a, a.heads[b * num_kv_heads + g], a.q_pos[a.q_begin[b + 1] - 1]));
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Status seg_attn(const SegAttnArgs& args, Context& ctx) {
+  if (args.q.rank == 3 && args.q.dim[0] == 0) return {};
+  RK_RETURN_IF_ERROR(check(args));
+  return dispatch("seg_attn", kVariants, args, ctx);
+}
+
+std::span<const Variant<SegAttnArgs>> seg_attn_variants() { return kVariants; }
+
+}  // namespace rk::kernels
