@@ -40,8 +40,8 @@ class PackedWeight {
 /// front to back, and not kept: `done(part)` is called after each so that a file mapping can be
 /// forgotten. The reference variant keeps f32 rows and computes in f32/double.
 /// Errors: kInvalidArgument for shapes or dtypes that do not fit; kExhausted.
-Result<std::unique_ptr<PackedWeight>> pack_weight(std::span<const View> parts, Context& ctx,
-                                                  const std::function<void(const View&)>& done = {});
+Result<std::unique_ptr<PackedWeight>> pack_weight(
+    std::span<const View> parts, Context& ctx, const std::function<void(const View&)>& done = {});
 
 struct GemmArgs {
   View x;                           ///< [M, K] f32, rows contiguous
