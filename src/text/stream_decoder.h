@@ -19,10 +19,15 @@ class StreamDecoder {
   // The concatenation of all outputs equals Tokenizer::decode of all ids.
 
  private:
+  std::string flush_byte_run();
+  std::string shown(std::string text, bool first_token);
+
   const Tokenizer& tokenizer_;
-  bool skip_special_;
+  const bool skip_special_;
+  const LeadingSpace leading_space_;
   bool at_start_ = true;
-  std::string pending_;
+  std::string pending_;   ///< an unfinished character
+  std::string byte_run_;  ///< byte-fallback tokens; valid or not is known at the run's end
 };
 
 }  // namespace rk::text

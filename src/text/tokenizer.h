@@ -27,12 +27,20 @@ struct TextPiece {
   bool trusted = false;  ///< special tokens inside are recognised
 };
 
+/// What decode does to a space at the start of the whole text.
+enum class LeadingSpace {
+  kKeep,
+  kDropOne,         ///< one space of the text
+  kDropFirstToken,  ///< every space of the first token
+};
+
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
   /// `add_special`: also BOS/EOS as the model's own tokenizer adds them (post-processor).
-  virtual std::vector<int32_t> encode(std::span<const TextPiece> pieces, bool add_special) const = 0;
+  virtual std::vector<int32_t> encode(std::span<const TextPiece> pieces,
+                                      bool add_special) const = 0;
   std::vector<int32_t> encode(std::string_view text, bool parse_special, bool add_special) const;
 
   /// Bytes of one token as they appear in text (special tokens: their literal). Empty for ids that
@@ -44,10 +52,17 @@ class Tokenizer {
   virtual std::string decode(std::span<const int32_t> ids, bool skip_special) const = 0;
   /// True where decode drops one leading space of the whole text (SentencePiece).
   virtual bool strips_leading_space() const = 0;
+  /// How exactly; for StreamDecoder.
+  virtual LeadingSpace leading_space() const {
+    return strips_leading_space() ? LeadingSpace::kDropOne : LeadingSpace::kKeep;
+  }
+  /// True for <0xXX> tokens: a run of them that is not valid UTF-8 decodes to one U+FFFD per byte.
+  virtual bool is_byte_fallback(int32_t /*id*/) const { return false; }
 
   virtual int32_t vocab_size() const = 0;  ///< ids are below it
   virtual int32_t bos() const = 0;         ///< -1 where there is none
-  virtual std::vector<int32_t> eos() const = 0;  ///< ids that end an answer (eos, eot, generation_config)
+  virtual std::vector<int32_t> eos()
+      const = 0;  ///< ids that end an answer (eos, eot, generation_config)
   /// Exact id of a token's literal, or -1.
   virtual int32_t find_token(std::string_view literal) const = 0;
   /// Digest of everything that shapes encode(), hex; part of stored rows' identity.
