@@ -48,7 +48,12 @@ Result<std::unique_ptr<PagePool>> PagePool::create(const Options& options) {
 }
 
 PagePool::PagePool(const Options& options, int64_t num_pages, Buffer k, Buffer v)
-    : options_(options), num_pages_(num_pages), k_(std::move(k)), v_(std::move(v)) {
+    : options_(options),
+      num_pages_(num_pages),
+      k_(std::move(k)),
+      v_(std::move(v)),
+      k_view_(k_.data(), options.dtype, {num_pages, options.page_rows, options.head_dim}),
+      v_view_(v_.data(), options.dtype, {num_pages, options.page_rows, options.head_dim}) {
   shares_.reserve(static_cast<size_t>(num_pages));  // so that a step allocates nothing
   free_.reserve(static_cast<size_t>(num_pages));
 }
@@ -96,13 +101,6 @@ void PagePool::release(PageId id) {
 int32_t PagePool::refcount(PageId id) const {
   RK_CHECK(id >= 0 && id < num_pages_);
   return static_cast<size_t>(id) < shares_.size() ? shares_[static_cast<size_t>(id)] : 0;
-}
-
-View PagePool::k_pages() const {
-  return View(k_.data(), options_.dtype, {num_pages_, options_.page_rows, options_.head_dim});
-}
-View PagePool::v_pages() const {
-  return View(v_.data(), options_.dtype, {num_pages_, options_.page_rows, options_.head_dim});
 }
 
 View PagePool::k(PageId id) const {

@@ -58,8 +58,8 @@ class PagePool {
   DType dtype() const { return options_.dtype; }
 
   /// [num_pages, page_rows, head_dim] in dtype(); valid while the pool lives.
-  View k_pages() const;
-  View v_pages() const;
+  const View& k_pages() const { return k_view_; }
+  const View& v_pages() const { return v_view_; }
   /// [page_rows, head_dim] of one page. Requires: id in [0, num_pages()).
   View k(PageId id) const;
   View v(PageId id) const;
@@ -73,6 +73,7 @@ class PagePool {
   Options options_;
   int64_t num_pages_ = 0, num_used_ = 0;
   Buffer k_, v_;
+  View k_view_, v_view_;
   std::vector<int32_t> shares_;  ///< of the pages handed out so far; ids beyond were never used
   std::vector<PageId> free_;     ///< pages given back, the last one first out
 };
