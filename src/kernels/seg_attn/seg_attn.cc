@@ -8,6 +8,8 @@ namespace {
 bool any(const SegAttnArgs&) { return true; }
 
 constexpr Variant<SegAttnArgs> kVariants[] = {
+    {"avx512", on_avx512, seg_attn_fast_supports, seg_attn_avx512},
+    {"avx2", on_avx2, seg_attn_fast_supports, seg_attn_avx2},
     {"ref", on_any, any, seg_attn_ref},
 };
 

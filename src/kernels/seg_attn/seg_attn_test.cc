@@ -1,0 +1,408 @@
+#include "kernels/seg_attn/seg_attn.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <deque>
+#include <numeric>
+#include <random>
+
+namespace rk::kernels {
+namespace {
+
+constexpr float kInf = std::numeric_limits<float>::infinity();
+
+struct Shape {
+  int heads = 6, kv_heads = 2, dim = 64, page = 16;
+  DType dtype = DType::kF32;
+  int rotary = -1;  // -1: the whole head
+  RopePairs pairs = RopePairs::kHalfSplit;
+};
+
+// One seg_attn call that owns what it points to. Heads are added b-major with add_head, rows of the
+// latest head with add_run, queries of a sequence with add_sequence.
+class Problem {
+ public:
+  // Room for `num_pages` pages of 16 rows, whatever the shape's page.
+  Problem(const Shape& shape, int num_pages, uint32_t seed = 1) : shape_(shape), random_(seed) {
+    num_pages = num_pages * 16 / shape.page + 8 * shape.kv_heads;
+    const auto elems = static_cast<size_t>(num_pages) * shape.page * shape.dim;
+    const size_t bytes = elems * (shape.dtype == DType::kF32 ? 4 : 2);
+    k_.resize(bytes);
+    v_.resize(bytes);
+    args.k_pages = View(k_.data(), shape.dtype, {num_pages, shape.page, shape.dim});
+    args.v_pages = View(v_.data(), shape.dtype, {num_pages, shape.page, shape.dim});
+    for (int64_t p = 0; p < num_pages; ++p) {
+      for (int64_t s = 0; s < shape.page; ++s) {
+        for (int64_t d = 0; d < shape.dim; ++d) {  // rows that no run names must not matter
+          args.k_pages.set(NAN, p, s, d);
+          args.v_pages.set(NAN, p, s, d);
+        }
+      }
+    }
+    free_.resize(num_pages);
+    std::iota(free_.begin(), free_.end(), 0);
+    std::shuffle(free_.begin(), free_.end(), random_);
+    const int rotary = shape.rotary < 0 ? shape.dim : shape.rotary;
+    inv_freq.resize(rotary / 2);
+    for (int i = 0; i < rotary / 2; ++i) inv_freq[i] = std::pow(1e4, -2.0 * i / rotary);
+    table_ = RopeTable::create(inv_freq, 1 << 13, 1.0, shape.pairs).value();
+    args.rope = table_.view();
+    args.scale = 1.0F / std::sqrt(static_cast<float>(shape.dim));
+    q_begin_ = {0};
+  }
+
+  void add_head(int32_t sink = 0, int32_t window = -1) {
+    heads_.push_back({.sink = sink, .window = window});
+    runs_.emplace_back();
+    pages_.emplace_back();
+  }
+  // Rows [begin, end) at `offset` on fresh pages; returns where they start in the head's page list.
+  Run add_run(int32_t begin, int32_t end, int32_t offset) {
+    Run run{static_cast<int32_t>(pages_.back().size()), begin, end, offset};
+    const int count = end > begin ? (end - 1) / shape_.page - begin / shape_.page + 1 : 0;
+    for (int i = 0; i < count; ++i) {
+      RK_CHECK(!free_.empty());
+      pages_.back().push_back(free_.back());
+      free_.pop_back();
+    }
+    for (int32_t j = begin; j < end; ++j) {
+      for (int64_t d = 0; d < shape_.dim; ++d) {
+        set_row(run, j, d, normal_(random_), normal_(random_));
+      }
+    }
+    runs_.back().push_back(run);
+    return run;
+  }
+  void set_row(const Run& run, int32_t j, int64_t d, double k, double v) {
+    const int32_t page =
+        pages_.back()[run.first_page + j / shape_.page - run.row_begin / shape_.page];
+    args.k_pages.set(k, page, j % shape_.page, d);
+    args.v_pages.set(v, page, j % shape_.page, d);
+  }
+  std::vector<Run>& last_runs() { return runs_.back(); }
+  void add_sequence(const std::vector<int32_t>& positions) {
+    q_pos_.insert(q_pos_.end(), positions.begin(), positions.end());
+    q_begin_.push_back(static_cast<int32_t>(q_pos_.size()));
+  }
+  // Call once everything was added. Rows of q are strided, as parts of a QKV row are.
+  void finish() {
+    const auto tokens = static_cast<int64_t>(q_pos_.size());
+    const int64_t row = int64_t{shape_.heads} * shape_.dim;
+    q_.resize(tokens * (row + 8));
+    for (float& x : q_) x = static_cast<float>(normal_(random_));
+    o_.assign(tokens * row, NAN);
+    lse_.assign(tokens * shape_.heads, NAN);
+    args.q = View(q_.data(), DType::kF32, {tokens, shape_.heads, shape_.dim});
+    args.q.stride[0] = row + 8;
+    args.o = View(o_.data(), DType::kF32, {tokens, shape_.heads, shape_.dim});
+    args.lse = View(lse_.data(), DType::kF32, {tokens, shape_.heads});
+    args.q_pos = q_pos_;
+    args.q_begin = q_begin_;
+    for (size_t i = 0; i < heads_.size(); ++i) {
+      heads_[i].runs = runs_[i];
+      heads_[i].pages = pages_[i];
+    }
+    args.heads = heads_;
+  }
+  void fill_q(float value) { std::fill(q_.begin(), q_.end(), value); }
+  std::vector<float> solve(const char* variant, ThreadPool* pool = nullptr) {
+    std::fill(o_.begin(), o_.end(), NAN);
+    std::fill(lse_.begin(), lse_.end(), NAN);
+    ForcedVariants forced{{"seg_attn", variant}};
+    Context ctx{.pool = pool, .forced = &forced};
+    const Status status = seg_attn(args, ctx);
+    EXPECT_TRUE(status.ok()) << status.message();
+    return o_;
+  }
+  const std::vector<float>& lse() const { return lse_; }
+
+  SegAttnArgs args;
+  std::vector<double> inv_freq;
+
+ private:
+  Shape shape_;
+  std::mt19937 random_;
+  std::normal_distribution<double> normal_;
+  std::vector<std::byte> k_, v_;
+  std::vector<int32_t> free_, q_pos_, q_begin_;
+  std::vector<HeadRows> heads_;
+  std::deque<std::vector<Run>> runs_;
+  std::deque<std::vector<int32_t>> pages_;
+  std::vector<float> q_, o_, lse_;
+  RopeTable table_;
+};
+
+double distance(const std::vector<float>& got, const std::vector<float>& want) {
+  double diff = 0.0, norm = 1e-30;
+  for (size_t i = 0; i < got.size(); ++i) {
+    diff += std::pow(double{got[i]} - want[i], 2);
+    norm += std::pow(double{want[i]}, 2);
+  }
+  return std::sqrt(diff / norm);
+}
+
+void expect_same_lse(const std::vector<float>& got, const std::vector<float>& want) {
+  for (size_t i = 0; i < got.size(); ++i) {
+    if (want[i] == -kInf) {
+      ASSERT_EQ(got[i], -kInf) << i;
+    } else {
+      ASSERT_NEAR(got[i], want[i], 2e-5 * (1.0 + std::abs(want[i]))) << i;
+    }
+  }
+}
+
+// Every variant that runs here against the reference.
+void expect_all_agree(Problem& problem) {
+  const std::vector<float> want = problem.solve("ref");
+  const std::vector<float> want_lse = problem.lse();
+  for (const auto& variant : seg_attn_variants()) {
+    if (!variant.runs_here() || !variant.supports(problem.args)) continue;
+    SCOPED_TRACE(variant.name);
+    EXPECT_LE(distance(problem.solve(variant.name), want), 1e-5);
+    expect_same_lse(problem.lse(), want_lse);
+  }
+}
+
+std::vector<int32_t> range(int32_t begin, int32_t end, int32_t step = 1) {
+  std::vector<int32_t> out;
+  for (int32_t i = begin; i < end; i += step) out.push_back(i);
+  return out;
+}
+
+class SegAttnShapes : public testing::TestWithParam<Shape> {};
+
+// Lead, two documents at offsets (one starts inside a page), fresh rows; a gap of positions.
+void add_document_head(Problem& p, int32_t sink, int32_t window) {
+  p.add_head(sink, window);
+  p.add_run(0, 17, 0);
+  p.add_run(0, 100, 17);
+  p.add_run(5, 38, 112);
+  p.add_run(0, 33, 170);
+}
+
+TEST_P(SegAttnShapes, PrefillOfThreeSequences) {
+  const Shape& shape = GetParam();
+  Problem p(shape, 60 * shape.kv_heads);
+  for (int g = 0; g < shape.kv_heads; ++g) {
+    add_document_head(p, g * 3, g % 2 == 0 ? -1 : 20 + g);  // classes differ between heads
+  }
+  for (int g = 0; g < shape.kv_heads; ++g) {  // one row, one query; and heads with no rows at all
+    p.add_head();
+    if (g == 0) p.add_run(0, 1, 0);
+  }
+  for (int g = 0; g < shape.kv_heads; ++g) {
+    p.add_head(4, g == 0 ? 16 : 0);
+    p.add_run(0, 77, 0);
+  }
+  std::vector<int32_t> positions = range(117, 150, 3);
+  for (const int32_t pos : range(170, 203)) positions.push_back(pos);
+  p.add_sequence(positions);
+  p.add_sequence({0});
+  p.add_sequence(range(0, 77));
+  p.finish();
+  expect_all_agree(p);
+}
+
+TEST_P(SegAttnShapes, DecodeAcrossPieces) {
+  const Shape& shape = GetParam();
+  Problem p(shape, 110 * shape.kv_heads);
+  for (int g = 0; g < shape.kv_heads; ++g) {
+    p.add_head(g, g % 2 == 0 ? -1 : 700);
+    p.add_run(0, 515, 0);
+    p.add_run(16, 600, 499);  // 515 .. 1098
+    p.add_run(0, 1, 1099);
+  }
+  p.add_sequence({1099});
+  p.finish();
+  expect_all_agree(p);
+}
+
+TEST_P(SegAttnShapes, PageEdges) {
+  const Shape& shape = GetParam();
+  for (const int rows : {1, 15, 16, 17, 32, 33}) {
+    SCOPED_TRACE(rows);
+    Problem p(shape, 4 * shape.kv_heads);
+    for (int g = 0; g < shape.kv_heads; ++g) {
+      p.add_head();
+      p.add_run(0, rows, 0);
+    }
+    p.add_sequence({rows - 1, rows});  // the last row's own query and one beyond the runs
+    p.finish();
+    expect_all_agree(p);
+  }
+}
+
+TEST_P(SegAttnShapes, DecodeWithWindowsOfAFewTokensAtOnce) {
+  const Shape& shape = GetParam();
+  Problem p(shape, 8 * shape.kv_heads);
+  for (int g = 0; g < shape.kv_heads; ++g) {
+    p.add_head(2, g == 0 ? 7 : 33);
+    p.add_run(0, 90, 0);
+  }
+  p.add_sequence({40, 89});
+  p.finish();
+  expect_all_agree(p);
+}
+
+constexpr DType kF16 = DType::kF16, kBf16 = DType::kBf16;
+INSTANTIATE_TEST_SUITE_P(
+    All, SegAttnShapes,
+    testing::Values(Shape{}, Shape{.heads = 9, .kv_heads = 3, .dtype = kF16},
+                    Shape{.heads = 2, .kv_heads = 2, .dim = 32, .dtype = kBf16},
+                    Shape{.heads = 7, .kv_heads = 1, .dim = 128, .dtype = kF16},
+                    Shape{.heads = 14, .kv_heads = 2, .dim = 80, .rotary = 32},
+                    Shape{.heads = 3, .kv_heads = 1, .dim = 72, .dtype = kF16},
+                    Shape{.heads = 3, .kv_heads = 1, .dim = 72, .dtype = kBf16, .rotary = 24},
+                    Shape{.heads = 6, .kv_heads = 2, .page = 5, .pairs = RopePairs::kInterleaved},
+                    Shape{.heads = 4, .kv_heads = 2, .dim = 128, .dtype = kBf16, .rotary = 0}));
+
+// Spec 11.4. Queries of zeros weigh what they see equally; values are unit vectors, so the output
+// shows the weights.
+std::vector<float> weights(const char* variant, int32_t pos, int32_t sink, int32_t window) {
+  Problem p({.heads = 1, .kv_heads = 1, .dim = 16}, 1);
+  p.add_head(sink, window);
+  const auto run = p.add_run(0, 12, 0);
+  for (int32_t j = 0; j < 12; ++j) {
+    for (int64_t d = 0; d < 16; ++d) p.set_row(run, j, d, 0.5, j == d ? 1.0 : 0.0);
+  }
+  p.add_sequence({pos});
+  p.finish();
+  p.fill_q(0.0F);
+  return p.solve(variant);
+}
+
+TEST(SegAttn, SinkAndWindowSeeWhatTheSpecificationLists) {
+  struct Case {
+    int32_t pos, sink, window;
+    std::vector<int> seen;
+  };
+  const Case cases[] = {{9, 2, 3, {0, 1, 7, 8, 9}},
+                        {3, 2, 3, {0, 1, 2, 3}},
+                        {9, 0, 3, {7, 8, 9}},
+                        {9, 2, 0, {0, 1}},
+                        {9, 4, 8, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}},
+                        {3, 2, 4, {0, 1, 2, 3}},
+                        {4, 2, 4, {0, 1, 2, 3, 4}},
+                        {5, 2, 4, {0, 1, 2, 3, 4, 5}}};
+  for (const auto& variant : seg_attn_variants()) {
+    if (!variant.runs_here()) continue;
+    for (const Case& c : cases) {
+      SCOPED_TRACE(cat(variant.name, " pos=", c.pos, " sink=", c.sink, " window=", c.window));
+      std::vector<float> want(16);
+      for (const int j : c.seen) want[j] = 1.0F / static_cast<float>(c.seen.size());
+      EXPECT_LE(distance(weights(variant.name, c.pos, c.sink, c.window), want), 1e-6);
+    }
+  }
+}
+
+TEST(SegAttn, NothingVisibleGivesZerosAndMinusInfinity) {
+  for (const auto& variant : seg_attn_variants()) {
+    if (!variant.runs_here()) continue;
+    for (const int tokens : {1, 20}) {
+      Problem p({}, 8);
+      p.add_head(0, 0);
+      p.add_run(0, 30, 0);
+      p.add_head();
+      p.add_run(0, 10, 200);
+      p.add_sequence(range(50, 50 + tokens));
+      p.finish();
+      for (const float x : p.solve(variant.name)) ASSERT_EQ(x, 0.0F) << variant.name;
+      for (const float x : p.lse()) ASSERT_EQ(x, -kInf) << variant.name;
+    }
+  }
+}
+
+// Keys rotated at their index and read at an offset, against keys rotated at their position.
+TEST(SegAttn, ReadingAtAnOffsetEqualsRelocatedKeys) {
+  constexpr int32_t kOffset = 37, kRows = 40, kDim = 64;
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  std::vector<float> raw(kRows * kDim), at_index(kRows * kDim), at_position(kRows * kDim);
+  for (float& x : raw) x = normal(random);
+  std::vector<float> results[2];
+  for (const int moved : {0, 1}) {
+    Problem p({.heads = 3, .kv_heads = 1, .dim = kDim}, 20);
+    p.add_head();
+    const int32_t shift = moved ? 0 : kOffset;
+    const auto run = p.add_run(kOffset - shift, kOffset - shift + kRows, shift);
+    for (int32_t j = 0; j < kRows; ++j) {
+      std::vector<float> key(kDim);
+      rope_relocate(View(&raw[j * kDim], DType::kF32, {1, kDim}),
+                    View(key.data(), DType::kF32, {1, kDim}), j + (moved ? kOffset : 0), p.inv_freq,
+                    RopePairs::kHalfSplit);
+      for (int64_t d = 0; d < kDim; ++d) {
+        p.set_row(run, run.row_begin + j, d, key[d], raw[(j * 7 + d) % raw.size()]);
+      }
+    }
+    p.add_sequence(range(kOffset, kOffset + kRows));
+    p.finish();
+    results[moved] = p.solve("");
+    EXPECT_LE(distance(results[moved], p.solve("ref")), 1e-5);
+  }
+  EXPECT_LE(distance(results[0], results[1]), 1e-5);
+}
+
+TEST(SegAttn, ASpanSplitInTwoRunsIsTheSameSpan) {
+  for (const auto& variant : seg_attn_variants()) {
+    if (!variant.runs_here()) continue;
+    std::vector<float> results[2];
+    for (const int split : {0, 1}) {
+      Problem p({.heads = 3, .kv_heads = 1}, 20);
+      p.add_head(3, 50);
+      const auto run = p.add_run(0, 120, 9);
+      if (split == 1) {
+        auto& first = p.last_runs()[0];
+        first.row_end = 53;
+        p.last_runs().push_back({53 / 16, 53, 120, 9});
+      }
+      ASSERT_EQ(run.row_end, 120);
+      p.add_sequence(range(60, 129));
+      p.finish();
+      results[split] = p.solve(variant.name);
+    }
+    EXPECT_EQ(results[0], results[1]) << variant.name;
+  }
+}
+
+TEST(SegAttn, TheNumberOfThreadsChangesNothing) {
+  Problem p({.heads = 9, .kv_heads = 3, .dtype = kF16}, 700);
+  for (int i = 0; i < 6; ++i) {
+    p.add_head(4, i % 2 == 0 ? -1 : 300);
+    p.add_run(0, 1700, 0);
+  }
+  p.add_sequence({1699});
+  p.add_sequence(range(1650, 1700));
+  p.finish();
+  const std::vector<float> alone = p.solve("");
+  for (const int threads : {2, 3}) {
+    ThreadPool pool(threads);
+    EXPECT_EQ(p.solve("", &pool), alone) << threads;
+  }
+}
+
+TEST(SegAttn, BadArgumentsAreNamed) {
+  Context ctx;
+  const auto code = [&](auto&& spoil) {
+    Problem p({}, 8);
+    p.add_head();
+    p.add_run(0, 20, 0);
+    p.add_head();
+    p.add_run(0, 20, 0);
+    spoil(p);
+    p.add_sequence({5, 19});
+    p.finish();
+    return seg_attn(p.args, ctx).code();
+  };
+  EXPECT_EQ(code([](Problem&) {}), Code::kOk);
+  EXPECT_EQ(code([](Problem& p) { p.last_runs()[0].row_end = 33; }), Code::kInvalidArgument);
+  EXPECT_EQ(code([](Problem& p) { p.last_runs()[0].first_page = -1; }), Code::kInvalidArgument);
+  EXPECT_EQ(code([](Problem& p) { p.last_runs()[0].offset = -9000; }), Code::kInvalidArgument);
+  EXPECT_EQ(code([](Problem& p) { p.add_head(), p.add_head(); }), Code::kInvalidArgument);
+  EXPECT_EQ(code([](Problem& p) { p.args.rope.rotary_dim = 66; }), Code::kInvalidArgument);
+  EXPECT_EQ(code([](Problem& p) { p.args.k_pages.dim[2] = 32; }), Code::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace rk::kernels
