@@ -1,0 +1,252 @@
+// Loading, and the life of one request. What is stored and spliced is in engine_cache.cc.
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "kernels/gemm/gemm.h"
+#include "tensor/buffer.h"
+
+namespace rk::engine {
+namespace {
+
+constexpr int kPageRows = 16;
+
+}  // namespace
+
+Engine::~Engine() { clear_cache(); }
+
+Result<std::unique_ptr<Engine>> Engine::create(const Options& options) {
+  std::unique_ptr<Engine> engine(new Engine());
+  RK_RETURN_IF_ERROR(engine->load(options));
+  return engine;
+}
+
+Status Engine::load(const Options& options) {
+  RK_TRY(const auto files, model::WeightFiles::open(options.model));
+  RK_TRY(const auto config, model::read_config(options.model));
+  context_tokens_ = options.context_tokens > 0
+                        ? std::min<int64_t>(options.context_tokens, config.context_tokens)
+                        : config.context_tokens;
+  model::Decoder::Options decoder;
+  decoder.max_step_rows = options.max_step_rows;
+  decoder.context_tokens = context_tokens_;
+  const int64_t need = model::estimate_memory_bytes(files, config, decoder);
+  const int64_t have = available_memory_bytes();
+  if (need > have) {
+    return exhausted(options.model, ": ", need >> 20, " MiB wanted for weights and workspace, ",
+                     have >> 20, " MiB of memory free");
+  }
+  threads_ = std::make_unique<ThreadPool>(options.threads);
+  forced_ = options.forced;
+  ctx_ = {threads_.get(), &forced_};
+  RK_TRY(decoder_, model::Decoder::load(files, config, decoder, ctx_));
+
+  const kv::KvShape shape{config.num_layers, config.num_kv_heads, config.head_dim};
+  plan_ = kv::HeadPlan::all_global(config.num_layers, config.num_kv_heads);
+  if (!options.plan_json.empty()) {
+    RK_TRY(plan_, kv::HeadPlan::parse(options.plan_json, "plan", shape));
+  } else if (!options.plan.empty()) {
+    RK_TRY(plan_, kv::HeadPlan::load(options.plan, shape));
+  }
+  const kv::HeadPlan dense = kv::HeadPlan::all_global(config.num_layers, config.num_kv_heads);
+  for (int l = 0; l < config.num_layers; ++l) {
+    for (int g = 0; g < config.num_kv_heads; ++g) {
+      const int window = decoder_->config().sliding_window;
+      visible_.push_back(kv::visible(plan_, l, g, window));
+      dense_visible_.push_back(kv::visible(dense, l, g, window));
+      if (visible_.back().limit >= 0) {
+        return unimplemented("head plan: layer ", l, " head ", g,
+                             ": sinks outside the model's own sliding window of ", window);
+      }
+    }
+  }
+
+  kv::PagePool::Options pool;
+  pool.page_rows = kPageRows;
+  pool.head_dim = config.head_dim;
+  pool.dtype = options.kv_dtype;
+  const int64_t context_bytes =
+      pages_for(context_tokens_ + kPageRows) * kv::PagePool::page_bytes(pool);
+  pool.capacity_bytes =
+      options.kv_bytes > 0 ? options.kv_bytes : std::min(4 * context_bytes, have / 2);
+  RK_TRY(pool_, kv::PagePool::create(pool));
+
+  kv::IdentityBuilder identity("engine rows");
+  identity.add("model", options.model).add("bytes", files.num_bytes());
+  identity.add("kv dtype", dtype_name(options.kv_dtype)).add("row format", 1);
+  for (const double f : model::rope_inv_freq(config.rope, config.head_dim)) identity.add("rope", f);
+  identity.add("gemm", ctx_.forced_variant("gemm")).add("plan", plan_.digest());
+  identity_ = identity.finish().hex();
+  log::info("engine: ", config.family, ", weights ", decoder_->weight_bytes() >> 20,
+            " MiB, KV pool ", pool.capacity_bytes >> 20, " MiB, context ", context_tokens_,
+            " tokens");
+  return {};
+}
+
+int64_t Engine::pages_for(int64_t rows) const {
+  const auto& c = decoder_->config();
+  return (rows + kPageRows - 1) / kPageRows * c.num_layers * c.num_kv_heads;
+}
+
+Status Engine::check(const Request& request) const {
+  int64_t total = 0;
+  for (const PromptSpan& span : request.spans) {
+    total += static_cast<int64_t>(span.tokens.size());
+    for (const int32_t id : span.tokens) {
+      if (id < 0 || id >= vocab_size()) {
+        return invalid_argument("prompt: token id ", id, ", the vocabulary has ", vocab_size());
+      }
+    }
+  }
+  if (total == 0) return invalid_argument("prompt: no tokens");
+  if (total >= context_tokens_) {
+    return invalid_argument("prompt: ", total, " tokens, the context holds ", context_tokens_,
+                            " with at least one generated");
+  }
+  for (const int32_t id : request.company) {
+    if (id < 0 || id >= vocab_size()) {
+      return invalid_argument("company: token id ", id, ", the vocabulary has ", vocab_size());
+    }
+  }
+  if (request.max_tokens < 0) {
+    return invalid_argument("max_tokens: ", request.max_tokens, " is negative");
+  }
+  if (request.boundary_rows < 0) {
+    return invalid_argument("boundary: k is ", request.boundary_rows, ", at least 0 wanted");
+  }
+  RK_RETURN_IF_ERROR(parse_mode(mode_name(request.mode)).status());
+  return kernels::check_sample_options(request.sampling, vocab_size());
+}
+
+Status Engine::run_rows(kv::SequenceKv& kv, std::span<const int32_t> tokens,
+                        std::span<const int32_t> active, size_t first_logits,
+                        const CancelFn& cancelled, std::vector<float>& logits) {
+  const auto step_rows = static_cast<size_t>(decoder_->max_step_rows());
+  std::vector<int32_t> ids, wanted;
+  for (size_t begin = 0; begin < active.size(); begin += step_rows) {
+    if (cancelled && cancelled()) return rk::cancelled("request cancelled");
+    const auto rows = active.subspan(begin, std::min(step_rows, active.size() - begin));
+    ids.clear();
+    wanted.clear();
+    for (size_t i = 0; i < rows.size(); ++i) {
+      ids.push_back(tokens[static_cast<size_t>(rows[i])]);
+      if (begin + i >= first_logits) wanted.push_back(static_cast<int32_t>(i));
+    }
+    RK_RETURN_IF_ERROR(kv.prepare(rows));
+    const size_t vocab = static_cast<size_t>(vocab_size()), old = logits.size();
+    logits.resize(old + wanted.size() * vocab);
+    const model::StepSequence sequence{&kv, ids, rows};
+    const model::StepInput step{{&sequence, 1},
+                                wanted,
+                                View(logits.data() + old, DType::kF32,
+                                     {static_cast<int64_t>(wanted.size()), vocab_size()})};
+    RK_RETURN_IF_ERROR(decoder_->forward(step, ctx_));
+    kv.trim(rows.back() + 1);
+  }
+  return {};
+}
+
+Status Engine::evaluate(const Request& request, int64_t num_rows, std::vector<float>& logits,
+                        RequestStats* stats) {
+  RK_RETURN_IF_ERROR(check(request));
+  Run run;
+  RK_RETURN_IF_ERROR(start(request, {}, run));
+  const auto& active = run.assembly.active;
+  const int32_t total = run.prompt.num_tokens();
+  const auto wanted =
+      static_cast<int32_t>(num_rows < 0 ? total : std::min<int64_t>(num_rows, total));
+  const auto first = std::lower_bound(active.begin(), active.end(), total - wanted);
+  if (active.end() - first != wanted) {
+    return invalid_argument("logits: ", wanted, " last rows wanted, mode ", mode_name(run.mode),
+                            " runs ", active.end() - first, " of them");
+  }
+  logits.clear();
+  RK_RETURN_IF_ERROR(run_rows(*run.kv, run.prompt.tokens, active,
+                              static_cast<size_t>(first - active.begin()), {}, logits));
+  if (stats) *stats = run.assembly.stats;
+  keep_exact_rows(request, run);
+  return {};
+}
+
+void Engine::run(const Request& request, double queue_ms, Listener& listener) {
+  const double start_ms = now_ms();
+  Outcome outcome;
+  outcome.stats.queue_ms = queue_ms;
+  const auto serve = [&]() -> Status {
+    RK_RETURN_IF_ERROR(check(request));
+    Run run;
+    RK_RETURN_IF_ERROR(start(
+        request, [&] { return listener.cancelled(); }, run));
+    outcome.stats = run.assembly.stats;
+    outcome.stats.queue_ms = queue_ms;
+    outcome.stats.ingest_ms = run.ingest_ms;
+    std::vector<float> logits;
+    RK_RETURN_IF_ERROR(run_rows(
+        *run.kv, run.prompt.tokens, run.assembly.active, run.assembly.active.size() - 1,
+        [&] { return listener.cancelled(); }, logits));
+    const Status status = decode(request, run, logits, start_ms, listener, outcome);
+    outcome.stats.kv_bytes = run.kv->num_own_pages() * pool_->page_bytes();
+    if (status.ok() || status.code() == Code::kCancelled) keep_exact_rows(request, run);
+    return status;
+  };
+  outcome.status = serve();
+  if (!outcome.status.ok()) {
+    outcome.finish =
+        outcome.status.code() == Code::kCancelled ? FinishReason::kCancelled : FinishReason::kError;
+    if (outcome.finish == FinishReason::kCancelled) outcome.status = {};
+  }
+  outcome.stats.total_ms = queue_ms + now_ms() - start_ms;
+  listener.on_done(outcome);
+}
+
+Status Engine::decode(const Request& request, Run& run, std::vector<float>& logits, double start_ms,
+                      Listener& listener, Outcome& outcome) {
+  const auto is_stop = [&](int32_t id) {
+    return std::find(request.stop_tokens.begin(), request.stop_tokens.end(), id) !=
+           request.stop_tokens.end();
+  };
+  RequestStats& stats = outcome.stats;
+  const size_t num_prompt = run.prompt.tokens.size();
+  std::vector<int32_t>& tokens = run.prompt.tokens;  // grows by what is generated
+  outcome.finish = FinishReason::kLength;
+  while (stats.generated < request.max_tokens) {
+    if (stats.generated < request.min_tokens) {
+      for (const int32_t id : request.stop_tokens) {
+        logits[static_cast<size_t>(id)] = -std::numeric_limits<float>::infinity();
+      }
+    }
+    const std::span<const int32_t> all(tokens);
+    RK_TRY(const int32_t token, kernels::sample(logits, request.sampling,
+                                                {all.first(num_prompt), all.subspan(num_prompt)},
+                                                static_cast<uint64_t>(stats.generated)));
+    if (stats.generated == 0) stats.ttft_ms = stats.queue_ms + now_ms() - start_ms;
+    if (is_stop(token)) {
+      outcome.finish = FinishReason::kStop;
+      return {};
+    }
+    TokenEvent event{token, {}};
+    if (request.num_logprobs >= 0) {
+      event.logprobs = kernels::logprobs(logits, token, request.num_logprobs);
+    }
+    ++stats.generated;
+    if (!listener.on_token(event)) return rk::cancelled("request cancelled");
+    if (stats.generated == request.max_tokens ||
+        static_cast<int64_t>(tokens.size()) + 1 >= context_tokens_) {
+      return {};
+    }
+    tokens.push_back(token);
+    const int32_t position[] = {static_cast<int32_t>(tokens.size()) - 1};
+    logits.clear();
+    if (Status status = make_room(pages_for(1)); !status.ok()) return status;
+    RK_RETURN_IF_ERROR(run_rows(
+        *run.kv, tokens, position, 0, [&] { return listener.cancelled(); }, logits));
+  }
+  return {};
+}
+
+}  // namespace rk::engine

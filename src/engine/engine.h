@@ -1,0 +1,111 @@
+// The engine: one model, one KV pool, requests in turn. A request is assembled from stored and
+// fresh rows, its active rows run through the decoder in steps, and decode continues on exactly
+// that KV: there is one path, and it is the one that answers (spec A5). Engine thread only, except
+// check() and the getters.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "engine/assembly.h"
+#include "engine/request.h"
+#include "engine/service.h"
+#include "kv/head_plan.h"
+#include "kv/page_pool.h"
+#include "kv/prefix_tree.h"
+#include "kv/segment_store.h"
+#include "model/decoder.h"
+
+namespace rk::engine {
+
+class Engine : public Runner {
+ public:
+  struct Options {
+    std::string model;               ///< GGUF file or Hugging Face folder
+    std::string plan;                ///< head plan file; empty: all global
+    std::string plan_json;           ///< the same as text; wins over `plan`
+    int threads = 0;                 ///< 0: all usable cores
+    kernels::ForcedVariants forced;  ///< --kernel OP=VARIANT
+    DType kv_dtype = DType::kF16;    ///< of stored rows: f16, bf16, f32
+    int64_t context_tokens = 0;      ///< 0: what the model was trained for
+    int64_t kv_bytes = 0;            ///< pool; 0: room for four contexts, at most half of memory
+    int max_step_rows = 512;         ///< active rows per forward pass
+  };
+  /// Errors: those of model and plan files; kExhausted with both numbers before anything is loaded
+  /// where the model cannot fit into memory.
+  static Result<std::unique_ptr<Engine>> create(const Options& options);
+  ~Engine() override;
+
+  void run(const Request& request, double queue_ms, Listener& listener) override;
+  Status check(const Request& request) const override;
+  int64_t context_tokens() const override { return context_tokens_; }
+  int64_t vocab_size() const override { return decoder_->config().vocab_size; }
+
+  /// Logits of the last `num_rows` prompt rows (< 0: all), [rows, vocab], from the path that
+  /// answers. Errors: kInvalidArgument for rows that the mode never runs.
+  Status evaluate(const Request& request, int64_t num_rows, std::vector<float>& logits,
+                  RequestStats* stats);
+
+  const model::ModelConfig& config() const { return decoder_->config(); }
+  const kv::HeadPlan& plan() const { return plan_; }
+  const kv::PagePool& pool() const { return *pool_; }
+  int64_t weight_bytes() const { return decoder_->weight_bytes(); }
+  /// Forgets every stored row.
+  void clear_cache();
+
+ private:
+  /// A running request.
+  struct Run {
+    Prompt prompt;
+    Mode mode = Mode::kDense;
+    std::unique_ptr<kv::SequenceKv> kv;
+    Assembly assembly;
+    double ingest_ms = 0;
+  };
+  /// Asked between steps; true stops with kCancelled.
+  using CancelFn = std::function<bool()>;
+
+  Engine() = default;
+  Status load(const Options& options);
+  std::unique_ptr<kv::SequenceKv> new_sequence(bool all_global) const;
+  std::string root_of(const Request& request) const;
+  kv::Digest segment_key(const Request& request, std::span<const int32_t> context,
+                         std::span<const int32_t> tokens) const;
+  bool reusing(const Request& request, Mode mode) const;
+
+  Status start(const Request& request, const CancelFn& cancelled, Run& run);
+  Status find_segments(const Request& request, const CancelFn& cancelled, Run& run,
+                       Available& available);
+  Result<std::shared_ptr<const kv::Segment>> ingest(const Request& request, const Prompt& prompt,
+                                                    const Prompt::Span& span, bool in_company,
+                                                    const CancelFn& cancelled);
+  /// Runs the active rows; logits of the rows of `active` from index `first_logits` on are
+  /// appended.
+  Status run_rows(kv::SequenceKv& kv, std::span<const int32_t> tokens,
+                  std::span<const int32_t> active, size_t first_logits, const CancelFn& cancelled,
+                  std::vector<float>& logits);
+  Status decode(const Request& request, Run& run, std::vector<float>& logits, double start_ms,
+                Listener& listener, Outcome& outcome);
+  void keep_exact_rows(const Request& request, Run& run);
+  Status make_room(int64_t num_pages);
+  int64_t pages_for(int64_t rows) const;
+
+  ThreadPool& threads() { return *threads_; }
+
+  std::unique_ptr<ThreadPool> threads_;
+  kernels::ForcedVariants forced_;
+  kernels::Context ctx_;
+  std::unique_ptr<model::Decoder> decoder_;
+  kv::HeadPlan plan_;
+  std::vector<kv::Visible> visible_, dense_visible_;
+  std::string identity_;  ///< what shaped every row of this engine
+  int64_t context_tokens_ = 0;
+  std::unique_ptr<kv::PagePool> pool_;  ///< outlives everything that shares its pages
+  kv::PrefixTree prefixes_;
+  kv::SegmentStore segments_;
+};
+
+}  // namespace rk::engine
