@@ -70,6 +70,7 @@ function(rk_library folder)
   if(RK_TESTS AND tests)
     add_executable(${folder}_test ${tests})
     target_link_libraries(${folder}_test PRIVATE rk_${folder} ${ARG_LIBS} GTest::gtest_main GTest::gmock)
+    target_compile_definitions(${folder}_test PRIVATE RK_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
     gtest_discover_tests(${folder}_test TEST_PREFIX "${folder}." DISCOVERY_TIMEOUT 60
                          PROPERTIES TIMEOUT 300)
   endif()

@@ -2,6 +2,7 @@
 
 #include <openssl/evp.h>
 
+#include <algorithm>
 #include <array>
 
 #include "text/stream_decoder.h"
@@ -148,6 +149,22 @@ int32_t BpeTokenizer::find_token(std::string_view literal) const {
   if (const int32_t id = parts_.bpe.find(literal); id >= 0) return id;
   std::string bytes;
   return undo_byte_disguise(literal, bytes) ? parts_.bpe.find(bytes) : -1;
+}
+
+void append_end(int64_t id, std::vector<int32_t>& ends) {
+  const auto value = static_cast<int32_t>(id);
+  if (id >= 0 && std::find(ends.begin(), ends.end(), value) == ends.end()) ends.push_back(value);
+}
+
+void append_usual_ends(const std::vector<AddedToken>& added, std::vector<int32_t>& ends) {
+  constexpr std::string_view kNames[] = {"<|im_end|>",     "<|endoftext|>", "<|eot_id|>",
+                                         "<|eom_id|>",     "<|end|>",       "<end_of_turn>",
+                                         "<|end_of_text|>"};
+  for (const AddedToken& token : added) {
+    const bool usual =
+        std::find(std::begin(kNames), std::end(kNames), token.content) != std::end(kNames);
+    if (token.special && usual) append_end(token.id, ends);
+  }
 }
 
 FingerprintHash::FingerprintHash() : context_(EVP_MD_CTX_new()) {

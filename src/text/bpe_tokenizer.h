@@ -65,6 +65,11 @@ class BpeTokenizer final : public Tokenizer {
   mutable std::vector<std::unique_ptr<Bpe::Scratch>> spare_;
 };
 
+/// Appends the special tokens among `added` that end an answer by their families' usual names.
+void append_usual_ends(const std::vector<AddedToken>& added, std::vector<int32_t>& ends);
+/// Appends `id` unless it is negative or there.
+void append_end(int64_t id, std::vector<int32_t>& ends);
+
 /// Digest of what a loader feeds it, as hex. Fields are framed by their lengths.
 class FingerprintHash {
  public:

@@ -52,8 +52,7 @@ std::string strip_accents(std::string_view text) {
   std::string out;
   for (size_t pos = 0; pos < text.size();) {
     const CodePoint c = decode_utf8(&text[pos]);
-    const bool accent =
-        utf8proc_category(static_cast<utf8proc_int32_t>(c.value)) == UTF8PROC_CATEGORY_MN;
+    const bool accent = (char_classes()[c.value] & kMark) != 0;
     if (!accent) out.append(text.substr(pos, c.size));
     pos += c.size;
   }

@@ -116,26 +116,6 @@ Status collect_added(const GgufFile& file, const Metadata& m, std::vector<AddedT
   return Status();
 }
 
-/// Ids that end an answer: what the file names, and control tokens of the families' usual names.
-std::vector<int32_t> end_ids(const Metadata& m, const std::vector<AddedToken>& added) {
-  std::vector<int32_t> ids;
-  const auto add = [&ids](int64_t id) {
-    const auto value = static_cast<int32_t>(id);
-    if (id >= 0 && std::find(ids.begin(), ids.end(), value) == ids.end()) ids.push_back(value);
-  };
-  for (const int64_t id : {m.eos, m.eot, m.eom}) add(id);
-  constexpr std::string_view kNames[] = {"<|im_end|>",     "<|endoftext|>", "<|eot_id|>",
-                                         "<|eom_id|>",     "<|end|>",       "<end_of_turn>",
-                                         "<|end_of_text|>"};
-  for (const AddedToken& token : added) {
-    if (token.special &&
-        std::find(std::begin(kNames), std::end(kNames), token.content) != std::end(kNames)) {
-      add(token.id);
-    }
-  }
-  return ids;
-}
-
 std::string fingerprint_of(const Metadata& m) {
   FingerprintHash hash;
   hash.add("gguf 1");
@@ -302,7 +282,8 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::from_gguf(const GgufFile& file) {
   }
   if (m.add_eos == 1 && m.eos >= 0) parts.suffix.push_back(static_cast<int32_t>(m.eos));
   parts.bos = static_cast<int32_t>(m.bos);
-  parts.eos = end_ids(m, parts.added);
+  for (const int64_t id : {m.eos, m.eot, m.eom}) append_end(id, parts.eos);
+  append_usual_ends(parts.added, parts.eos);
   parts.fingerprint = fingerprint_of(m);
   return std::unique_ptr<Tokenizer>(std::make_unique<BpeTokenizer>(std::move(parts)));
 }
