@@ -6,66 +6,87 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
-#include <limits>
 #include <string>
 
+#include "base/cgroup.h"
+#include "base/check.h"
+
 namespace rk {
+namespace {
+
+constexpr int64_t kAlign = 64;
+constexpr int64_t kMapFrom = 256 << 10;  // from here on the kernel's pages, below it the heap
+constexpr int64_t kMax = int64_t{1} << 47;
+
+int64_t page_bytes() {
+  static const int64_t bytes = sysconf(_SC_PAGESIZE);
+  return bytes;
+}
+
+}  // namespace
 
 Result<Buffer> Buffer::allocate(int64_t bytes) {
   if (bytes < 0) return invalid_argument("buffer: ", bytes, " bytes wanted");
   Buffer out;
   if (bytes == 0) return out;
-  void* p = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (p == MAP_FAILED) {
-    return exhausted("buffer: ", bytes, " bytes wanted, ", available_memory_bytes(),
-                     " of memory free: ", std::strerror(errno));
+  void* data = nullptr;
+  if (bytes >= kMapFrom && bytes <= kMax) {
+    data = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (data == MAP_FAILED) data = nullptr;
+  } else if (bytes < kMapFrom) {
+    const size_t rounded = static_cast<size_t>((bytes + kAlign - 1) / kAlign * kAlign);
+    data = std::aligned_alloc(kAlign, rounded);
+    if (data != nullptr) std::memset(data, 0, rounded);
   }
-  out.data_ = p;
+  if (data == nullptr) {
+    return exhausted("buffer: ", bytes, " bytes wanted, ", available_memory_bytes(), " available");
+  }
+  out.data_ = data;
   out.bytes_ = bytes;
   return out;
 }
 
 Buffer::~Buffer() {
-  if (data_ != nullptr) munmap(data_, static_cast<size_t>(bytes_));
+  if (data_ == nullptr) return;
+  if (bytes_ >= kMapFrom) {
+    munmap(data_, static_cast<size_t>(bytes_));
+  } else {
+    std::free(data_);
+  }
 }
 
 void Buffer::release_pages(int64_t begin, int64_t bytes) const {
-  const int64_t page = sysconf(_SC_PAGESIZE);
-  const int64_t first = (begin + page - 1) / page * page, last = (begin + bytes) / page * page;
-  if (first < last) {
-    madvise(static_cast<char*>(data_) + first, static_cast<size_t>(last - first), MADV_DONTNEED);
+  if (bytes <= 0) return;
+  RK_CHECK(begin >= 0 && begin <= bytes_ && bytes <= bytes_ - begin);
+  char* base = as<char>();
+  const int64_t end = begin + bytes;
+  const int64_t page = page_bytes();
+  const int64_t first = (begin + page - 1) / page * page;
+  const int64_t last = end == bytes_ ? (end + page - 1) / page * page : end / page * page;
+  if (bytes_ < kMapFrom || first >= last) {
+    std::memset(base + begin, 0, static_cast<size_t>(bytes));
+    return;
   }
+  std::memset(base + begin, 0, static_cast<size_t>(first - begin));
+  if (madvise(base + first, static_cast<size_t>(last - first), MADV_DONTNEED) != 0) {
+    std::memset(base + first, 0, static_cast<size_t>(std::min(last, end) - first));
+  }
+  if (end > last) std::memset(base + last, 0, static_cast<size_t>(end - last));
 }
-
-namespace {
-
-// A cgroup file holding one number or "max"; -1 where there is none.
-int64_t read_number(const char* path) {
-  std::ifstream in(path);
-  std::string word;
-  if (!(in >> word) || word == "max") return -1;
-  errno = 0;
-  const long long value = std::strtoll(word.c_str(), nullptr, 10);
-  return errno == 0 ? value : -1;
-}
-
-}  // namespace
 
 int64_t available_memory_bytes() {
-  int64_t available = std::numeric_limits<int64_t>::max();
-  std::ifstream meminfo("/proc/meminfo");
-  for (std::string key, unit; meminfo >> key;) {
-    int64_t kib = 0;
-    meminfo >> kib;
-    std::getline(meminfo, unit);
-    if (key == "MemAvailable:") available = kib * 1024;
+  int64_t available = int64_t{sysconf(_SC_PHYS_PAGES)} * page_bytes();
+  std::ifstream file("/proc/meminfo");
+  for (std::string word; file >> word;) {
+    if (word != "MemAvailable:") continue;
+    if (int64_t kib = 0; file >> kib) available = kib * 1024;
+    break;
   }
-  const int64_t limit = read_number("/sys/fs/cgroup/memory.max");
-  const int64_t used = read_number("/sys/fs/cgroup/memory.current");
-  if (limit >= 0 && used >= 0) available = std::min(available, std::max<int64_t>(limit - used, 0));
+  if (const auto room = cgroup_limits().memory_bytes) available = std::min(available, *room);
   return available;
 }
 
