@@ -16,8 +16,17 @@ struct WeightVariant {
                                                 Context& ctx, const DoneFn& done);
 };
 
+template <const gemm_detail::Kernels& kernels>
+Result<std::unique_ptr<PackedWeight>> pack_for(std::span<const View> parts, int64_t n, int64_t k,
+                                               Context& ctx, const DoneFn& done) {
+  return gemm_detail::pack_blocked(kernels, parts, n, k, ctx, done);
+}
+bool on_vnni() { return cpu_features().avx512_vnni; }
+
 /// Fastest first. A weight remembers its variant, so that the choice is made once, at load.
 constexpr WeightVariant kVariants[] = {
+    {"vnni", on_vnni, pack_for<gemm_detail::kVnniKernels>},
+    {"avx2", on_avx2, pack_for<gemm_detail::kAvx2Kernels>},
     {"ref", on_any, gemm_detail::pack_ref},
 };
 

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "kernels/gemm/gemm.h"
+#include "kernels/gemm/layout.h"
 
 namespace rk::kernels::gemm_detail {
 
@@ -26,5 +27,10 @@ class Weight : public PackedWeight {
 /// The specification: f32 rows, double sums.
 Result<std::unique_ptr<PackedWeight>> pack_ref(std::span<const View> parts, int64_t n, int64_t k,
                                                Context& ctx, const DoneFn& done);
+
+/// The fast variants: about the file's bytes, in `kernels`' layout.
+Result<std::unique_ptr<PackedWeight>> pack_blocked(const Kernels& kernels,
+                                                   std::span<const View> parts, int64_t n,
+                                                   int64_t k, Context& ctx, const DoneFn& done);
 
 }  // namespace rk::kernels::gemm_detail
