@@ -79,7 +79,7 @@ Status Engine::load(const Options& options) {
   kv::IdentityBuilder identity("engine rows");
   identity.add("model", options.model).add("bytes", files.num_bytes());
   identity.add("kv dtype", dtype_name(options.kv_dtype)).add("row format", 1);
-  for (const double f : model::rope_inv_freq(config.rope, config.head_dim)) identity.add("rope", f);
+  for (const double f : model::rope_inv_freq(config.rope)) identity.add("rope", f);
   identity.add("gemm", ctx_.forced_variant("gemm")).add("plan", plan_.digest());
   identity_ = identity.finish().hex();
   log::info("engine: ", config.family, ", weights ", decoder_->weight_bytes() >> 20,

@@ -217,7 +217,7 @@ void Engine::keep_exact_rows(const Request& request, Run& run) {
   }
   if (at == 0) return;
   const auto inserted = prefixes_.insert(root_of(request), run.prompt.ids(0, at), pieces);
-  RK_CHECK_OK(inserted);
+  RK_CHECK(inserted.ok());
 }
 
 }  // namespace rk::engine

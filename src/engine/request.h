@@ -56,10 +56,11 @@ struct DocumentUse {
 struct RequestStats {
   Mode mode = Mode::kDense;  ///< the one that ran
   int64_t prompt_tokens = 0;
-  int64_t prefix_cached = 0, document_cached = 0, recomputed = 0, fresh = 0;  ///< sum: prompt_tokens
-  int64_t relocated = 0;                                                      ///< within document_cached
+  int64_t prefix_cached = 0, document_cached = 0, recomputed = 0,
+          fresh = 0;      ///< sum: prompt_tokens
+  int64_t relocated = 0;  ///< within document_cached
   int64_t generated = 0;
-  std::vector<DocumentUse> documents;  ///< one per segment span, in prompt order
+  std::vector<DocumentUse> documents;              ///< one per segment span, in prompt order
   double queue_ms = 0, ttft_ms = 0, total_ms = 0;  ///< ttft: submitted to first token emitted
   double ingest_ms = 0;                            ///< part of ttft: computing missing documents
   int64_t kv_bytes = 0;                            ///< pages this request holds itself, at its end

@@ -32,8 +32,8 @@ class Service {
   /// Finishes what is queued with kUnavailable and waits for the running one's next step.
   ~Service();
 
-  /// Queues a request. Errors: kInvalidArgument (check), kExhausted with both numbers when the queue
-  /// is full, kUnavailable after drain() began; the listener is then not called.
+  /// Queues a request. Errors: kInvalidArgument (check), kExhausted with both numbers when the
+  /// queue is full, kUnavailable after drain() began; the listener is then not called.
   Status submit(Request request, std::shared_ptr<Listener> listener);
   /// No new requests; returns when all queued ones ended, or kDeadline after `timeout_ms` (the rest
   /// is then cancelled).
