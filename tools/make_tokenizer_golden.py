@@ -155,7 +155,7 @@ def from_gguf(path):
     fields = gguf.GGUFReader(path).fields
     get = lambda key: fields["tokenizer.ggml." + key].contents()
     tokens, types, pre = get("tokens"), get("token_type"), get("pre")
-    tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(tokens) if types[i] == 1},
+    tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(tokens) if types[i] in (1, 3, 4)},
                                      merges=[tuple(m.split(" ")) for m in get("merges")]))
     data = json.loads(tokenizer.to_str())
     data["added_tokens"] = [dict(id=i, content=t, special=types[i] == 3, normalized=False, lstrip=False, rstrip=False,
