@@ -1,1 +1,23 @@
-int main() { return 0; }
+// The program: a list of subcommands. To add one, write cmd_x.cc and add its line here.
+#include <vector>
+
+#include "main/cli.h"
+
+// clang-format off
+#define RK_COMMANDS(use) \
+  use(cmd_pull)          \
+  use(cmd_doctor)        \
+  use(cmd_eval_tokens)   \
+  // last line
+// clang-format on
+
+namespace rk::cli {
+#define RK_DECLARE(name) Command name();
+RK_COMMANDS(RK_DECLARE)
+}  // namespace rk::cli
+
+int main(int argc, char** argv) {
+#define RK_LIST(name) rk::cli::name(),
+  const std::vector<rk::cli::Command> commands = {RK_COMMANDS(RK_LIST)};
+  return rk::cli::run_commands(argc, argv, commands);
+}

@@ -1,0 +1,105 @@
+#include <boost/json.hpp>
+#include <iostream>
+#include <memory>
+
+#include "main/cli.h"
+#include "main/session.h"
+
+namespace rk::cli {
+namespace {
+
+namespace json = boost::json;
+
+struct RunFlags {
+  std::vector<std::string> documents;
+  std::string mode = "prefix";
+  std::string question;
+  int max_tokens = 256, boundary_rows = 32;
+  int64_t context = 0;
+  double temperature = 0;
+};
+
+json::object tokens_json(const engine::RequestStats& s) {
+  return {{"prompt", s.prompt_tokens},
+          {"prefix_cached", s.prefix_cached},
+          {"document_cached", s.document_cached},
+          {"recomputed", s.recomputed},
+          {"fresh", s.fresh},
+          {"relocated", s.relocated},
+          {"generated", s.generated}};
+}
+
+Status run(const RunFlags& f, const CommonFlags& common) {
+  engine::Request request;
+  RK_TRY(request.mode, engine::parse_mode(f.mode));
+  std::vector<serve::Document> documents;
+  for (const std::string& path : f.documents) {
+    RK_TRY(auto document, read_document(path));
+    documents.push_back(std::move(document));
+  }
+  RK_TRY(Session session, Session::open(common, f.context));
+  RK_TRY(request.spans, session.prompt(f.question, documents));
+  request.boundary_rows = f.boundary_rows;
+  request.max_tokens = f.max_tokens;
+  request.stop_tokens = session.tokenizer->eos();
+  request.sampling.temperature = static_cast<float>(f.temperature);
+  request.sampling.seed = common.seed;
+  const auto show = [](const std::string& text) { std::cout << text << std::flush; };
+  RK_TRY(const Answer a, answer(session, request, common.json ? nullptr : std::function(show)));
+  const engine::RequestStats& s = a.stats;
+  const double decode_ms = s.total_ms - s.ttft_ms;
+  const double rate = s.generated > 1 && decode_ms > 0
+                          ? 1000.0 * static_cast<double>(s.generated - 1) / decode_ms
+                          : 0;
+  if (common.json) {
+    std::cout << json::object{{"mode", engine::mode_name(s.mode)},
+                              {"question", f.question},
+                              {"answer", a.text},
+                              {"finish", a.finish},
+                              {"ttft_ms", s.ttft_ms},
+                              {"ingest_ms", s.ingest_ms},
+                              {"tokens_per_s", rate},
+                              {"tokens", tokens_json(s)},
+                              {"gate",
+                               f.mode == "dense" || f.mode == "prefix" ? "pass" : "bypassed"}}
+              << "\n";
+    return {};
+  }
+  std::cout << "\n";
+  std::cerr << "[" << engine::mode_name(s.mode) << "] " << describe_tokens(s) << "; TTFT "
+            << static_cast<int64_t>(s.ttft_ms) << " ms";
+  if (s.ingest_ms > 0) {
+    std::cerr << " (" << static_cast<int64_t>(s.ingest_ms) << " of them computing new documents)";
+  }
+  std::cerr << ", " << static_cast<int64_t>(rate * 10) / 10.0 << " tokens/s\n";
+  return {};
+}
+
+}  // namespace
+
+/// redknot run: one answer over documents.
+Command cmd_run() {
+  return {
+      .name = "run",
+      .summary = "one answer over documents, streamed",
+      .examples =
+          "  redknot run 'What is a KV cache?'\n"
+          "  redknot run -d report.txt -d notes.txt 'Who signed the report?'\n"
+          "  redknot run -d report.txt --mode reuse --json 'Who signed the report?'\n",
+      .uses = kUsesModel | kUsesPlan | kUsesEngine | kUsesSeed | kUsesJson,
+      .declare = [](Flags& flags, const CommonFlags& common) -> Action {
+        auto f = std::make_shared<RunFlags>();
+        flags.add("-d,--document", f->documents, "a UTF-8 text file; may repeat");
+        flags.add("--mode", f->mode, "dense, prefix, reuse or boundary");
+        flags.add("--boundary-rows", f->boundary_rows, "boundary: rows recomputed per document");
+        flags.add("--max-tokens", f->max_tokens, "tokens generated at most");
+        flags.add("--context", f->context, "context in tokens; 0: the model's");
+        flags.add("--temperature", f->temperature, "0: greedy");
+        flags.positional("question", f->question, "what to ask", true);
+        return {[f, &common] { return run(*f, common); },
+                [f]() -> Status { return engine::parse_mode(f->mode).status(); }};
+      },
+  };
+}
+
+}  // namespace rk::cli

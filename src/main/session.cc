@@ -1,0 +1,146 @@
+#include "main/session.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+#include <utf8proc.h>
+
+#include <ctime>
+#include <fstream>
+#include <iterator>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "main/progress.h"
+#include "main/pull.h"
+
+namespace rk::cli {
+
+Result<engine::Engine::Options> engine_options(const CommonFlags& common, const std::string& path) {
+  if (common.device != "cpu") {
+    return unimplemented("--device ", common.device, ": this build runs on 'cpu' only");
+  }
+  engine::Engine::Options options;
+  options.model = path;
+  options.plan = common.plan;
+  options.threads = common.threads;
+  options.forced = common.kernels;
+  RK_TRY(options.kv_dtype, parse_dtype(common.kv_dtype));
+  return options;
+}
+
+Result<Session> Session::open(const CommonFlags& common, int64_t context_tokens) {
+  Session session;
+  const auto progress = make_progress();
+  RK_TRY(session.path, resolve_or_pull_model(common.model, *progress));
+  const double begin_ms = now_ms();
+  RK_TRY(auto options, engine_options(common, session.path));
+  options.context_tokens = context_tokens;
+  RK_TRY(session.tokenizer, text::Tokenizer::load(session.path));
+  RK_TRY(session.engine, engine::Engine::create(options));
+  RK_TRY(const std::string source, text::find_chat_template(session.path));
+  if (!source.empty()) {
+    auto parsed = text::ChatTemplate::parse(source);
+    if (parsed.ok()) {
+      session.chat = std::move(parsed).value();
+    } else {
+      log::warn(session.path, ": chat template: ", parsed.status().message(),
+                "; plain prompts are used");
+    }
+  }
+  session.load_ms = now_ms() - begin_ms;
+  return session;
+}
+
+Result<std::vector<engine::PromptSpan>> Session::prompt(
+    const std::string& question, const std::vector<serve::Document>& documents) const {
+  if (!chat) return serve::plain_prompt(*tokenizer, question, documents);
+  return serve::chat_prompt(*tokenizer, *chat, {{"user", question}}, documents,
+                            serve::chat_options(*tokenizer, std::time(nullptr)));
+}
+
+namespace {
+
+class Collector : public serve::CompletionSink {
+ public:
+  Collector(Answer& answer, const std::function<void(const std::string&)>& on_text)
+      : answer_(answer), on_text_(on_text) {}
+  bool on_delta(const serve::CompletionDelta& delta) override {
+    answer_.text += delta.text;
+    if (on_text_ && !delta.text.empty()) on_text_(delta.text);
+    return true;
+  }
+  void on_end(const serve::CompletionEnd& end) override {
+    answer_.finish = end.reason;
+    answer_.stats = end.stats;
+    status = end.status;
+  }
+  Status status;
+
+ private:
+  Answer& answer_;
+  const std::function<void(const std::string&)>& on_text_;
+};
+
+// Completion turns tokens into text; the ids are kept beside it.
+class Recorder : public engine::Listener {
+ public:
+  Recorder(serve::Completion& inner, std::vector<int32_t>& tokens)
+      : inner_(inner), tokens_(tokens) {}
+  bool on_token(const engine::TokenEvent& event) override {
+    tokens_.push_back(event.token);
+    return inner_.on_token(event);
+  }
+  void on_done(const engine::Outcome& outcome) override { inner_.on_done(outcome); }
+
+ private:
+  serve::Completion& inner_;
+  std::vector<int32_t>& tokens_;
+};
+
+}  // namespace
+
+Result<Answer> answer(Session& session, const engine::Request& request,
+                      const std::function<void(const std::string&)>& on_text) {
+  Answer out;
+  const auto sink = std::make_shared<Collector>(out, on_text);
+  serve::Completion completion(*session.tokenizer, {}, sink);
+  Recorder recorder(completion, out.tokens);
+  session.engine->run(request, 0, recorder);
+  RK_RETURN_IF_ERROR(sink->status);
+  return out;
+}
+
+Result<serve::Document> read_document(const std::string& path) {
+  constexpr int64_t kLimit = 64 << 20;
+  struct stat info {};
+  if (stat(path.c_str(), &info) != 0) return not_found(path, ": no such file");
+  if (!S_ISREG(info.st_mode)) return invalid_argument(path, ": not a regular file");
+  if (info.st_size > kLimit) {
+    return invalid_argument(path, ": ", info.st_size, " bytes, a document may have ", kLimit);
+  }
+  std::ifstream in(path, std::ios::binary);
+  serve::Document document;
+  document.text.assign(std::istreambuf_iterator<char>(in), {});
+  const size_t slash = path.find_last_of('/');
+  document.title = slash == std::string::npos ? path : path.substr(slash + 1);
+  if (document.text.find_first_not_of(" \t\r\n") == std::string::npos) {
+    return invalid_argument(path, ": the document is empty");
+  }
+  const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(document.text.data());
+  const auto size = static_cast<utf8proc_ssize_t>(document.text.size());
+  for (utf8proc_ssize_t at = 0; at < size;) {
+    utf8proc_int32_t character = 0;
+    const utf8proc_ssize_t length = utf8proc_iterate(bytes + at, size - at, &character);
+    if (length <= 0) return invalid_argument(path, ": not UTF-8 at byte ", at);
+    at += length;
+  }
+  return document;
+}
+
+std::string describe_tokens(const engine::RequestStats& s) {
+  return cat(s.prompt_tokens, " tokens: ", s.prefix_cached, " prefix, ", s.document_cached,
+             " reused (", s.relocated, " relocated), ", s.recomputed, " recomputed, ", s.fresh,
+             " fresh");
+}
+
+}  // namespace rk::cli
