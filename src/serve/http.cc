@@ -26,6 +26,8 @@
 #include <set>
 #include <thread>
 
+#include "base/log.h"
+
 namespace rk::serve {
 namespace {
 
@@ -178,6 +180,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     if (chunked_ && !is_head_) enqueue("0\r\n\r\n");
     finish();
   }
+  void unanswered() { send(server_.error_reply(500, "the request was not answered"), false); }
   void abandon() {
     if (state_ == State::kAnswering) close();
   }
@@ -440,7 +443,7 @@ class Answer : public Responder {
         max_unsent_(max_unsent) {}
   ~Answer() override {
     if (!begun_) {
-      connection_->post([](Connection& c) { c.send({500, {}, "no answer\n"}, false); });
+      connection_->post([](Connection& c) { c.unanswered(); });
     } else if (streaming_ && !ended_) {
       connection_->post([](Connection& c) { c.abandon(); });
     }
@@ -491,7 +494,11 @@ void Connection::have_request() {
   auto answer =
       std::make_shared<Answer>(shared_from_this(), exchange_, server_.options.max_unsent_bytes);
   asio::post(server_.handlers, [this, answer, request = std::move(request_)]() mutable {
-    server_.handler(std::move(request), std::move(answer));
+    try {
+      server_.handler(std::move(request), std::move(answer));
+    } catch (const std::exception& error) {  // out of memory, say: `answer` says 500
+      log::error("http: a handler threw: ", error.what());
+    }
   });
 }
 
