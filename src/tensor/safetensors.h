@@ -22,11 +22,13 @@ class Safetensors {
   /// model.safetensors.index.json with its shards.
   static Result<Safetensors> open(const std::string& path);
   /// One file's bytes (tests, fuzzing); `bytes` must outlive the result.
-  static Result<Safetensors> parse(const std::byte* bytes, int64_t num_bytes, const std::string& name);
+  static Result<Safetensors> parse(const std::byte* bytes, int64_t num_bytes,
+                                   const std::string& name);
 
   struct Tensor {
     std::string name;
-    View view;
+    View view;                 ///< data is null where the stored type or rank is not readable
+    std::string stored_dtype;  ///< as the file says: "BF16"
   };
   const std::vector<Tensor>& tensors() const { return tensors_; }
   const Tensor* find_tensor(std::string_view name) const;
