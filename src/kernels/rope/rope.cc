@@ -1,7 +1,9 @@
 #include "kernels/rope/rope.h"
 
+#include <algorithm>
 #include <cmath>
 
+#include "kernels/rope/rope_rows.h"
 #include "kernels/rope/rope_variants.h"
 
 namespace rk::kernels {
@@ -9,7 +11,26 @@ namespace {
 
 bool any(const RopeArgs&) { return true; }
 
+using HeadsFn = void (*)(float*, int64_t, int64_t, const float*, const float*, int64_t, bool);
+
+template <HeadsFn kHeads>
+Status by_rows(const RopeArgs& args, Context& ctx) {
+  const int64_t row = args.x.dim[1] * args.x.dim[2], grain = std::max<int64_t>(1, 16384 / row);
+  parallel_for(ctx, args.x.dim[0], grain, [&args](int64_t begin, int64_t end, int) {
+    const RopeView& table = args.table;
+    const int64_t half = table.rotary_dim / 2;
+    for (int64_t t = begin; t < end; ++t) {
+      const int64_t at = args.pos[t] * half;
+      kHeads(args.x.row<float>(t), args.x.dim[1], args.x.stride[1], table.cos + at, table.sin + at,
+             half, table.pairs == RopePairs::kInterleaved);
+    }
+  });
+  return {};
+}
+
 constexpr Variant<RopeArgs> kVariants[] = {
+    {"avx512", on_avx512, any, by_rows<rope_heads_avx512>},
+    {"avx2", on_avx2, any, by_rows<rope_heads_avx2>},
     {"ref", on_any, any, rope_ref},
 };
 

@@ -57,24 +57,24 @@ inline void fetch_row(const char* row, int64_t bytes) {
 }
 
 // s[m][key] for the kLanes keys from `first`; rows beyond the block repeat its last one.
-inline void few_scores(const AttnTile& tile, const Few& few, const Block<kFewKeys>& block,
-                       int first, Stored stored) {
-  const int64_t row_bytes = tile.dim * (stored == Stored::kF32 ? 4 : 2);
+template <Stored kStored, int kDim>
+void few_scores(const AttnTile& tile, const Few& few, const Block<kFewKeys>& block, int first) {
+  const int64_t dim = kDim > 0 ? kDim : tile.dim, pitch = kDim > 0 ? kDim : few.pitch;
   for (int i = 0; i < kLanes; ++i) {
     const int key = first + i < block.num ? first + i : block.num - 1;
-    load_row(stored, block.k[key], few.kf + i * few.pitch, tile.dim);
-    fetch_row(block.v[key], row_bytes);
+    load_row(kStored, block.k[key], few.kf + i * pitch, dim);
+    fetch_row(block.v[key], dim * (kStored == Stored::kF32 ? 4 : 2));
   }
   for (int m = 0; m < few.num; ++m) {
     Vec acc[kLanes];
-    const float* q = few.q + m * few.pitch;
+    const float* q = few.q + m * pitch;
     const Vec q0 = vload(q);
 #pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) acc[i] = vmul(q0, vload(few.kf + i * few.pitch));
-    for (int64_t d = kLanes; d < few.pitch; d += kLanes) {
+    for (int i = 0; i < kLanes; ++i) acc[i] = vmul(q0, vload(few.kf + i * pitch));
+    for (int64_t d = kLanes; d < pitch; d += kLanes) {
       const Vec qd = vload(q + d);
 #pragma GCC unroll 16
-      for (int i = 0; i < kLanes; ++i) acc[i] = vfma(qd, vload(few.kf + i * few.pitch + d), acc[i]);
+      for (int i = 0; i < kLanes; ++i) acc[i] = vfma(qd, vload(few.kf + i * pitch + d), acc[i]);
     }
     vstore(few.s + m * kFewKeys + first, sum_each(acc));
   }
@@ -138,8 +138,9 @@ inline Vec load_values(const char* row, int64_t d) {
 // o[m][d..] = o * rescale[m] + sum over keys of weight times value, kVecs vectors of kQueries
 // queries.
 template <Stored kStored, int kQueries, int kVecs>
-void few_values(const Few& few, const Block<kFewKeys>& block, int m, int64_t d,
-                const float* rescale) {
+void few_values(const Few& few, const Block<kFewKeys>& block, const Block<kFewKeys>& following,
+                int m, int64_t d, const float* rescale) {
+  constexpr int64_t kElemBytes = kStored == Stored::kF32 ? 4 : 2;
   Vec acc[kQueries][kVecs];
   for (int i = 0; i < kQueries; ++i) {
     for (int j = 0; j < kVecs; ++j) {
@@ -149,6 +150,9 @@ void few_values(const Few& few, const Block<kFewKeys>& block, int m, int64_t d,
   const float* p = few.s + m * kFewKeys;
   for (int key = 0; key < block.num; ++key) {
     Vec v[kVecs];
+    if (m == 0 && key < following.num) {
+      fetch_row(following.k[key] + d * kElemBytes, kVecs * kLanes * kElemBytes);
+    }
     for (int j = 0; j < kVecs; ++j) v[j] = load_values<kStored>(block.v[key], d + j * kLanes);
     for (int i = 0; i < kQueries; ++i) {
       const Vec weight = vset(p[i * kFewKeys + key]);
@@ -182,28 +186,30 @@ inline void few_values_tail(const AttnTile& tile, const Few& few, const Block<kF
 }
 
 template <Stored kStored, int kVecs>
-void few_columns(const Few& few, const Block<kFewKeys>& block, int64_t d, const float* rescale) {
+void few_columns(const Few& few, const Block<kFewKeys>& block, const Block<kFewKeys>& following,
+                 int64_t d, const float* rescale) {
   int m = 0;
   for (; m + kFewQueries <= few.num; m += kFewQueries) {
-    few_values<kStored, kFewQueries, kVecs>(few, block, m, d, rescale);
+    few_values<kStored, kFewQueries, kVecs>(few, block, following, m, d, rescale);
   }
   switch (few.num - m) {
     case 3:
-      return few_values<kStored, 3, kVecs>(few, block, m, d, rescale);
+      return few_values<kStored, 3, kVecs>(few, block, following, m, d, rescale);
     case 2:
-      return few_values<kStored, 2, kVecs>(few, block, m, d, rescale);
+      return few_values<kStored, 2, kVecs>(few, block, following, m, d, rescale);
     case 1:
-      return few_values<kStored, 1, kVecs>(few, block, m, d, rescale);
+      return few_values<kStored, 1, kVecs>(few, block, following, m, d, rescale);
     default:
       return;
   }
 }
 
-template <Stored kStored>
+template <Stored kStored, int kDim>
 void attend_few(const AttnTile& tile) {
+  const int64_t dim = kDim > 0 ? kDim : tile.dim;
   Few few;
   few.num = tile.num_tokens * tile.group;
-  few.pitch = (tile.dim + kLanes - 1) / kLanes * kLanes;
+  few.pitch = (dim + kLanes - 1) / kLanes * kLanes;
   float* scratch = tile.scratch;
   few.q = take_floats(scratch, few.num * few.pitch);
   few.o = take_floats(scratch, few.num * few.pitch);
@@ -220,7 +226,6 @@ void attend_few(const AttnTile& tile) {
   gather.fill(blocks[0]);
   bool turned = false;
   int32_t turned_for = 0;
-  const int64_t row_bytes = tile.dim * (kStored == Stored::kF32 ? 4 : 2);
   for (int current = 0; blocks[current].num > 0; current ^= 1) {
     const Block<kFewKeys>& block = blocks[current];
     Block<kFewKeys>& following = blocks[current ^ 1];
@@ -236,17 +241,20 @@ void attend_few(const AttnTile& tile) {
       turned = true;
       turned_for = block.offset;
     }
-    for (int key = 0; key < block.num; key += kLanes) few_scores(tile, few, block, key, kStored);
+    for (int key = 0; key < block.num; key += kLanes) {
+      few_scores<kStored, kDim>(tile, few, block, key);
+    }
     few_hide(tile, few, block);
     float rescale[kMaxFew];
     for (int m = 0; m < few.num; ++m) rescale[m] = few_softmax(few, m, block.num);
-    for (int key = 0; key < following.num; ++key) fetch_row(following.k[key], row_bytes);
     int64_t d = 0;
-    for (; d + kColumnVecs * kLanes <= tile.dim; d += kColumnVecs * kLanes) {
-      few_columns<kStored, kColumnVecs>(few, block, d, rescale);
+    for (; d + kColumnVecs * kLanes <= dim; d += kColumnVecs * kLanes) {
+      few_columns<kStored, kColumnVecs>(few, block, following, d, rescale);
     }
-    for (; d + kLanes <= tile.dim; d += kLanes) few_columns<kStored, 1>(few, block, d, rescale);
-    if (d < tile.dim) few_values_tail(tile, few, block, d, rescale, kStored);
+    for (; d + kLanes <= dim; d += kLanes) {
+      few_columns<kStored, 1>(few, block, following, d, rescale);
+    }
+    if (d < dim) few_values_tail(tile, few, block, d, rescale, kStored);
   }
   for (int m = 0; m < few.num; ++m) {
     const int t = m / tile.group, h = m % tile.group;
@@ -259,14 +267,26 @@ void attend_few(const AttnTile& tile) {
   }
 }
 
+template <Stored kStored>
+void attend_few_stored(const AttnTile& tile) {
+  switch (tile.dim) {
+    case 64:
+      return attend_few<kStored, 64>(tile);
+    case 128:
+      return attend_few<kStored, 128>(tile);
+    default:
+      return attend_few<kStored, 0>(tile);
+  }
+}
+
 inline void attend_few_any(const AttnTile& tile) {
   switch (tile.stored) {
     case StoredAs::kF32:
-      return attend_few<Stored::kF32>(tile);
+      return attend_few_stored<Stored::kF32>(tile);
     case StoredAs::kF16:
-      return attend_few<Stored::kF16>(tile);
+      return attend_few_stored<Stored::kF16>(tile);
     case StoredAs::kBf16:
-      return attend_few<Stored::kBf16>(tile);
+      return attend_few_stored<Stored::kBf16>(tile);
   }
 }
 

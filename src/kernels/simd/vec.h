@@ -68,6 +68,15 @@ inline Vec vround(Vec v) {
 }
 constexpr float kMinExponent = -150.0F, kMaxExponent = 130.0F;
 
+// c0 c0 c1 c1 ... of half a vector, and (a c - b s, b c + a s) of interleaved pairs (a, b).
+inline Vec vload_twice(const float* p) {
+  const __m512i index = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+  return _mm512_permutexvar_ps(index, _mm512_castps256_ps512(_mm256_loadu_ps(p)));
+}
+inline Vec vturn_pairs(Vec x, Vec c, Vec s) {
+  return _mm512_fmaddsub_ps(x, c, _mm512_mul_ps(_mm512_permute_ps(x, 0xb1), s));
+}
+
 // Integers of one vector, and where(a > b ? x : y).
 using VecI = __m512i;
 using Mask = __mmask16;
@@ -140,6 +149,15 @@ inline Vec vround(Vec v) {
   return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 constexpr float kMinExponent = -127.0F, kMaxExponent = 128.0F;
+
+// c0 c0 c1 c1 ... of half a vector, and (a c - b s, b c + a s) of interleaved pairs (a, b).
+inline Vec vload_twice(const float* p) {
+  const __m256i index = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
+  return _mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), index);
+}
+inline Vec vturn_pairs(Vec x, Vec c, Vec s) {
+  return _mm256_fmaddsub_ps(x, c, _mm256_mul_ps(_mm256_permute_ps(x, 0xb1), s));
+}
 
 // Integers of one vector, and where(a > b ? x : y).
 using VecI = __m256i;

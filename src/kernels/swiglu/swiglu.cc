@@ -1,5 +1,8 @@
 #include "kernels/swiglu/swiglu.h"
 
+#include <algorithm>
+
+#include "kernels/swiglu/swiglu_rows.h"
 #include "kernels/swiglu/swiglu_variants.h"
 
 namespace rk::kernels {
@@ -7,7 +10,23 @@ namespace {
 
 bool any(const SwigluArgs&) { return true; }
 
+using RowFn = void (*)(const float*, const float*, float*, int64_t);
+
+template <RowFn kRow>
+Status by_rows(const SwigluArgs& args, Context& ctx) {
+  const int64_t inner = args.y.dim[1], grain = std::max<int64_t>(1, 8192 / inner);
+  parallel_for(ctx, args.y.dim[0], grain, [&args, inner](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) {
+      const auto* gate = args.gate_up.row<const float>(t);
+      kRow(gate, gate + inner, args.y.row<float>(t), inner);
+    }
+  });
+  return {};
+}
+
 constexpr Variant<SwigluArgs> kVariants[] = {
+    {"avx512", on_avx512, any, by_rows<swiglu_row_avx512>},
+    {"avx2", on_avx2, any, by_rows<swiglu_row_avx2>},
     {"ref", on_any, any, swiglu_ref},
 };
 

@@ -1,0 +1,9 @@
+#include "kernels/norm/norm_body.h"
+
+namespace rk::kernels {
+
+void norm_row_avx512(const float* x, const float* w, float eps, float* y, int64_t dim) {
+  norm_row(x, w, eps, y, dim);
+}
+
+}  // namespace rk::kernels
