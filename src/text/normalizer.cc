@@ -156,8 +156,12 @@ Status Normalizer::add_replace_regex(std::string_view pattern, std::string conte
 }
 
 std::string Normalizer::run(std::string_view text) const {
+  const size_t limit = text.size() * 16 + 65536;
   std::string out(text);
-  for (const Step& step : steps_) out = run_step(step, std::move(out));
+  for (const Step& step : steps_) {
+    if (out.size() > limit) break;
+    out = run_step(step, std::move(out));
+  }
   return out;
 }
 

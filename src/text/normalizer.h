@@ -40,6 +40,8 @@ class Normalizer {
   Status add_replace_regex(std::string_view pattern, std::string content);
 
   bool empty() const { return steps_.empty(); }
+  size_t num_steps() const { return steps_.size(); }
+  /// Steps of a hostile file that blow the text up (beyond 16 times and 64 KiB) end the run there.
   std::string run(std::string_view text) const;
 
  private:

@@ -43,6 +43,8 @@ class PreTokenizer {
   void add_prefix_space() { steps_.push_back({.kind = Kind::kPrefixSpace}); }
   void add_metaspace(std::string mark, SpaceMarkScheme scheme, bool split);
 
+  size_t num_steps() const { return steps_.size(); }
+
   /// Words of `text` (valid UTF-8) in order. `at_start`: it is the start of the whole input.
   void run(std::string_view text, bool at_start, WordSink& sink) const;
 

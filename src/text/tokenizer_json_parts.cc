@@ -9,6 +9,23 @@ namespace {
 
 namespace json = boost::json;
 
+// Real files have at most 8 steps and replacements of 3 bytes; each step costs a pass and stack.
+constexpr size_t kMaxSteps = 64;
+constexpr size_t kMaxReplacementBytes = 64;
+
+Status check_steps(const JsonField& field, size_t num_steps) {
+  if (num_steps < kMaxSteps) return Status();
+  return invalid_argument(field.path, ": more than ", kMaxSteps, " steps");
+}
+
+Result<std::string> replacement(const JsonField& field) {
+  RK_TRY(std::string text, field.string());
+  if (text.size() > kMaxReplacementBytes) {
+    return invalid_argument(field.path, ": ", text.size(), " bytes, limit ", kMaxReplacementBytes);
+  }
+  return text;
+}
+
 Result<JsonPattern> parse_pattern(const JsonField& field) {
   RK_TRY(const json::object* object, field.object());
   for (const char* kind : {"Regex", "String"}) {
@@ -52,8 +69,11 @@ struct Metaspace {
 
 Result<Metaspace> parse_metaspace(const JsonField& field) {
   Metaspace meta;
-  RK_TRY(meta.mark, field.at("replacement").string());
+  RK_TRY(meta.mark, replacement(field.at("replacement")));
   if (meta.mark.empty()) return invalid_argument(field.path, ".replacement: is empty");
+  if (meta.mark.find(' ') != std::string::npos) {
+    return invalid_argument(field.path, ".replacement: holds a space");
+  }
   RK_TRY(const bool prefix, field.at("add_prefix_space").boolean_or(true));
   if (!prefix) meta.scheme = SpaceMarkScheme::kNever;
   const JsonField scheme = field.at("prepend_scheme");
@@ -73,7 +93,7 @@ Result<Metaspace> parse_metaspace(const JsonField& field) {
 
 Status parse_replace(const JsonField& field, Normalizer& normalizer) {
   RK_TRY(JsonPattern pattern, parse_pattern(field.at("pattern")));
-  RK_TRY(std::string content, field.at("content").string());
+  RK_TRY(std::string content, replacement(field.at("content")));
   if (pattern.is_regex) {
     return at_path(field, normalizer.add_replace_regex(pattern.text, std::move(content)));
   }
@@ -142,6 +162,7 @@ Status parse_template(const JsonField& field, std::vector<int32_t>& prefix,
 
 Status parse_normalizer(const JsonField& field, Normalizer& normalizer) {
   if (field.is_null()) return Status();
+  RK_RETURN_IF_ERROR(check_steps(field, normalizer.num_steps()));
   RK_TRY(const std::string type, field.type());
   if (type == "Sequence") {
     return for_each(field.at("normalizers"),
@@ -160,7 +181,7 @@ Status parse_normalizer(const JsonField& field, Normalizer& normalizer) {
     return normalizer.add_strip(left, right), Status();
   }
   if (type == "Prepend") {
-    RK_TRY(std::string what, field.at("prepend").string());
+    RK_TRY(std::string what, replacement(field.at("prepend")));
     return normalizer.add_prepend(std::move(what)), Status();
   }
   return unimplemented(field.path, ": type \"", type, "\"");
@@ -168,6 +189,7 @@ Status parse_normalizer(const JsonField& field, Normalizer& normalizer) {
 
 Status parse_pretokenizer(const JsonField& field, JsonPreTokenizer& pre) {
   if (field.is_null()) return Status();
+  RK_RETURN_IF_ERROR(check_steps(field, pre.steps.num_steps()));
   RK_TRY(const std::string type, field.type());
   if (type == "Sequence") {
     return for_each(field.at("pretokenizers"),
@@ -206,6 +228,7 @@ Status parse_pretokenizer(const JsonField& field, JsonPreTokenizer& pre) {
 
 Status parse_decoder(const JsonField& field, JsonDecoder& decoder) {
   if (field.is_null()) return unimplemented(field.path, ": none (tokens joined by spaces)");
+  RK_RETURN_IF_ERROR(check_steps(field, decoder.replacements.size()));
   RK_TRY(const std::string type, field.type());
   if (type == "Sequence") {
     return for_each(field.at("decoders"),
@@ -216,7 +239,7 @@ Status parse_decoder(const JsonField& field, JsonDecoder& decoder) {
   if (type == "Fuse") return decoder.fused = true, Status();
   if (type == "Replace") {
     RK_TRY(JsonPattern pattern, parse_pattern(field.at("pattern")));
-    RK_TRY(std::string content, field.at("content").string());
+    RK_TRY(std::string content, replacement(field.at("content")));
     if (pattern.is_regex) return unimplemented(field.path, ": a regex in a decoder");
     if (pattern.text.empty()) return invalid_argument(field.path, ".pattern: is empty");
     decoder.replacements.emplace_back(std::move(pattern.text), std::move(content));

@@ -130,6 +130,21 @@ TEST(Tokenizer, BadFilesAreNamed) {
       "id 99 is no token");
 }
 
+TEST(Tokenizer, SequencesThatBlowTextUpAreBounded) {
+  std::string many, doubling;
+  for (int i = 0; i < 65; ++i) many += cat(i ? "," : "", R"({"type":"Digits"})");
+  for (int i = 0; i < 60; ++i) {
+    doubling += cat(i ? "," : "", R"({"type":"Replace","pattern":{"String":"a"},"content":"aa"})");
+  }
+  const std::string json = small_json(
+      "", "", cat(R"(,"normalizer":{"type":"Sequence","normalizers":[)", doubling, "]}"));
+  EXPECT_LT(make(json)->encode("a", false, false).size(), 200000u);
+  const Status status =
+      status_of(cat(R"({"model":{},"decoder":{"type":"Fuse"},"pre_tokenizer":{"type":"Sequence",)",
+                    R"("pretokenizers":[)", many, "]}}"));
+  EXPECT_THAT(status.message(), HasSubstr("pretokenizers[64]: more than 64 steps"));
+}
+
 TEST(Tokenizer, RegexBombsEnd) {
   const auto t = make(cat(
       R"({"model":{"type":"BPE","vocab":{"a":0},"merges":[]},"pre_tokenizer":{"type":"Split",)",
