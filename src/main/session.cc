@@ -30,8 +30,8 @@ Result<engine::Engine::Options> engine_options(const CommonFlags& common, const 
 
 Result<Session> Session::open(const CommonFlags& common, int64_t context_tokens) {
   Session session;
-  const auto progress = make_progress();
-  RK_TRY(session.path, resolve_or_pull_model(common.model, *progress));
+  Progress progress(common.json);
+  RK_TRY(session.path, resolve_or_pull_model(common.model, progress));
   const double begin_ms = now_ms();
   RK_TRY(auto options, engine_options(common, session.path));
   options.context_tokens = context_tokens;
