@@ -145,6 +145,18 @@ TEST(Tokenizer, SequencesThatBlowTextUpAreBounded) {
   EXPECT_THAT(status.message(), HasSubstr("pretokenizers[64]: more than 64 steps"));
 }
 
+TEST(PreTokenizer, ScannersCutWhereTheirPatternsMatch) {
+  const uint8_t* classes = char_classes();
+  EXPECT_EQ(scan_cl100k("'\u017Fy", 0, 3, classes), 3u) << "the long s is an s without case";
+  EXPECT_EQ(scan_cl100k("'SX", 0, 3, classes), 2u);
+  EXPECT_EQ(scan_gpt2("'SX", 0, classes), 1u);
+  EXPECT_EQ(scan_cl100k("12345", 0, 3, classes), 3u);
+  EXPECT_EQ(scan_cl100k("12345", 0, 1, classes), 1u);
+  EXPECT_EQ(scan_cl100k("  \n x", 0, 3, classes), 3u);
+  EXPECT_EQ(scan_gpt2("  \n x", 0, classes), 3u);
+  EXPECT_EQ(scan_gpt2("   x", 0, classes), 2u);
+}
+
 TEST(Tokenizer, RegexBombsEnd) {
   const auto t = make(cat(
       R"({"model":{"type":"BPE","vocab":{"a":0},"merges":[]},"pre_tokenizer":{"type":"Split",)",
