@@ -58,7 +58,8 @@ inline uint32_t order_key(float x) {
 struct Candidates {
   std::vector<int32_t> id;
   std::vector<float> logit;
-  std::vector<float> weight;  // empty before the temperature is applied
+  std::vector<float> weight;   // empty before the temperature is applied
+  std::vector<uint32_t> live;  // scratch of keep_best
   size_t size() const { return id.size(); }
 };
 
@@ -67,7 +68,8 @@ struct Candidates {
 // selection: four passes at most, nothing is sorted, id order is preserved.
 void keep_best(Candidates& c, double wanted) {
   const auto weight = [&](size_t i) { return c.weight.empty() ? 1.0 : double{c.weight[i]}; };
-  std::vector<uint32_t> live(c.size());
+  std::vector<uint32_t>& live = c.live;
+  live.resize(c.size());
   for (size_t i = 0; i < c.size(); ++i) live[i] = static_cast<uint32_t>(i);
   uint32_t prefix = 0;
   double above = 0.0;  // weight of everything whose key is above the bucket being refined
@@ -131,10 +133,21 @@ void drop_unlikely(Candidates& c, float least) {
   for (size_t i = 0; i < c.size(); ++i) {
     if (c.weight[i] < least) continue;
     c.id[kept] = c.id[i];
+    c.logit[kept] = c.logit[i];
     c.weight[kept++] = c.weight[i];
   }
   c.id.resize(kept);
+  c.logit.resize(kept);
   c.weight.resize(kept);
+}
+
+void keep_top_p(Candidates& c, double top_p) {
+  const double total = sum(c.weight);
+  // All candidates below this weigh at most 1 - top_p together, so the smallest sufficient set is
+  // among the others: usually a few hundred of a large vocabulary.
+  const double least = (1.0 - top_p) * total / static_cast<double>(c.size());
+  drop_unlikely(c, static_cast<float>(least) * 0.999F);
+  keep_best(c, top_p * total);
 }
 
 // splitmix64 of (seed, draw) to [0, 1), 53 bits.
@@ -183,10 +196,12 @@ void adjust(std::vector<float>& x, const SampleOptions& o, const SampleHistory& 
   }
 }
 
-Candidates finite_candidates(std::span<const float> logits) {
-  Candidates c;
+// One set a thread, so that a warm call allocates nothing.
+Candidates& finite_candidates(std::span<const float> logits) {
+  static thread_local Candidates c;
   c.id.resize(logits.size());
   c.logit.resize(logits.size());
+  c.weight.clear();
   size_t kept = 0;
   for (size_t i = 0; i < logits.size(); ++i) {
     c.id[kept] = static_cast<int32_t>(i);
@@ -257,20 +272,20 @@ Result<int32_t> sample(std::span<const float> logits, const SampleOptions& o,
   if (o.temperature == 0.0F || o.top_k == 1) {
     return static_cast<int32_t>(std::find(logits.begin(), logits.end(), max) - logits.begin());
   }
-  Candidates c = finite_candidates(logits);
+  Candidates& c = finite_candidates(logits);
   if (o.top_k > 0 && static_cast<size_t>(o.top_k) < c.size()) keep_best(c, o.top_k);
   c.weight.resize(c.size());
   for (size_t i = 0; i < c.size(); ++i) {
     c.weight[i] = exp_negative((c.logit[i] - max) / o.temperature);
   }
-  if (o.top_p < 1.0F) keep_best(c, double{o.top_p} * sum(c.weight));
+  if (o.top_p < 1.0F) keep_top_p(c, double{o.top_p});
   if (o.min_p > 0.0F) drop_unlikely(c, o.min_p);  // the best one's weight is 1
   return draw_from(c, random_unit(o.seed, draw));
 }
 
 Logprobs logprobs(std::span<const float> logits, int32_t token, int num_top) {
   RK_CHECK(token >= 0 && token < static_cast<int64_t>(logits.size()));
-  Candidates c = finite_candidates(logits);
+  Candidates& c = finite_candidates(logits);
   const float max = max_finite(logits.data(), static_cast<int64_t>(logits.size()));
   c.weight.resize(c.size());
   for (size_t i = 0; i < c.size(); ++i) c.weight[i] = exp_negative(c.logit[i] - max);
