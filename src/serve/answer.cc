@@ -130,10 +130,15 @@ class AnswerSink : public CompletionSink {
   }
 
   void on_end(const CompletionEnd& end) override {
-    int code = 200;
     const bool whole = end.reason == "stop" || end.reason == "length";
+    const ApiError error = whole ? ApiError{} : api_error(why(end));
+    // Before the client can know: whoever has read an answer finds it counted.
+    for (const double gap : end.gaps_ms) metrics_->gap(gap);
+    if (end.reason != "error") metrics_->generated(end.stats);
+    const int code = whole || begun_ ? 200 : responder_->disconnected() ? 499 : error.status;
+    metrics_->answered(info_.route, code, end.reason);
     if (!whole) {
-      code = refuse(end);
+      refuse(error);
     } else if (info_.stream) {
       finish_stream(end);
     } else {
@@ -143,9 +148,6 @@ class AnswerSink : public CompletionSink {
       responder_->send(
           {200, common_headers("application/json", info_.request_id), json::serialize(body)});
     }
-    for (const double gap : end.gaps_ms) metrics_->gap(gap);
-    if (end.reason != "error") metrics_->generated(end.stats);
-    metrics_->answered(info_.route, code, end.reason);
   }
 
  private:
@@ -220,19 +222,17 @@ class AnswerSink : public CompletionSink {
     responder_->end();
   }
   // Failed, or cancelled by a shutdown or a client that is gone (who will not read this).
-  int refuse(const CompletionEnd& end) {
-    const Status status =
-        end.reason == "error" ? end.status : cancelled("the server is shutting down");
-    const ApiError error = api_error(status);
+  static Status why(const CompletionEnd& end) {
+    return end.reason == "error" ? end.status : cancelled("the server is shutting down");
+  }
+  void refuse(const ApiError& error) {
     if (begun_) {
       responder_->write(cat("data: ", error_json(error), "\n\n"));
-      responder_->end();
-      return 200;
+      return responder_->end();
     }
     HttpReply reply = error_reply(error);
     reply.headers.emplace_back("X-Request-Id", info_.request_id);
     responder_->send(std::move(reply));
-    return responder_->disconnected() ? 499 : error.status;
   }
 
   AnswerInfo info_;

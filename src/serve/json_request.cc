@@ -18,7 +18,7 @@ json::parse_options options() {
 // Boost's own parser keeps the last of equal keys silently; two readers of one body could then
 // disagree, so a first pass refuses them. Numbers and strings are only skipped here.
 struct KeyCheck {
-  static constexpr std::size_t max_object_size = static_cast<size_t>(kMaxJsonKeys);
+  static constexpr std::size_t max_object_size = static_cast<std::size_t>(-1);
   static constexpr std::size_t max_array_size = static_cast<std::size_t>(-1);
   static constexpr std::size_t max_key_size = static_cast<std::size_t>(-1);
   static constexpr std::size_t max_string_size = static_cast<std::size_t>(-1);
@@ -54,7 +54,7 @@ struct KeyCheck {
   }
   bool on_key(json::string_view s, std::size_t, error_code& ec) {
     key.append(s.data(), s.size());
-    if (open.back().size() >= max_object_size) {
+    if (open.back().size() >= static_cast<size_t>(kMaxJsonKeys)) {
       return refuse(ec, cat("an object has more than ", kMaxJsonKeys, " keys"));
     }
     if (!open.back().insert(key).second) {

@@ -70,7 +70,7 @@ class RawClient {
     return std::move(buffer_);
   }
   /// One answer, its body by Content-Length or chunks; interim 1xx answers are skipped.
-  RawReply read_reply(int timeout_ms = 5000) {
+  RawReply read_reply(int timeout_ms = 5000, bool head_only = false) {
     RawReply reply;
     do {
       size_t end = 0;
@@ -81,6 +81,7 @@ class RawClient {
       buffer_.erase(0, end + 4);
       reply.status = std::atoi(reply.head.c_str() + 9);
     } while (reply.status < 200);
+    if (head_only) return reply;
     if (reply.header("Transfer-Encoding") == "chunked") {
       for (;;) {
         size_t line = 0;
@@ -109,7 +110,7 @@ class RawClient {
     text.append(" ").append(target).append(" HTTP/1.1\r\nHost: localhost\r\n").append(headers);
     text.append("Content-Length: ").append(std::to_string(body.size())).append("\r\n\r\n");
     send(text.append(body));
-    return read_reply();
+    return read_reply(5000, method == "HEAD");
   }
 
  private:

@@ -129,8 +129,8 @@ TEST_F(ServerTest, DocumentsStandBeforeTheQuestionAndAreReused) {
   const json::value hit = chat_ask(body);
   EXPECT_EQ(hit.at("redknot").at("documents").at(2).at("state").as_string(), "hit");
   const json::value& details = hit.at("usage").at("prompt_tokens_details");
-  EXPECT_EQ(details.at("document_cached_tokens").as_int64(), 27 + 5 + 7);
-  EXPECT_EQ(details.at("cached_tokens").as_int64(), 27 + 5 + 7);
+  EXPECT_EQ(details.at("document_cached_tokens").as_int64(), 28 + 5 + 7);
+  EXPECT_EQ(details.at("cached_tokens").as_int64(), 28 + 5 + 7);
 }
 
 TEST_F(ServerTest, SamplingAndModeReachTheEngine) {
