@@ -9,9 +9,9 @@ foreach(header ${rk_headers})
   set(unit ${CMAKE_BINARY_DIR}/check_headers/${name}.cc)
   file(CONFIGURE OUTPUT ${unit} CONTENT "#include \"${header}\"\n")
   list(APPEND rk_header_units ${unit})
-  # Vector helpers need an instruction set, as the files that include them have.
-  file(STRINGS ${PROJECT_SOURCE_DIR}/src/${header} rk_vector REGEX "kernels/simd/|immintrin")
-  if(rk_vector OR header MATCHES "^kernels/simd/")
+  # Private headers of a kernel are for files with an instruction set; its public one, x/x.h, is not.
+  get_filename_component(rk_stem ${header} NAME_WE)
+  if(header MATCHES "^kernels/[^/]+/" AND NOT header MATCHES "/${rk_stem}/${rk_stem}\\.h$")
     set_source_files_properties(${unit} PROPERTIES COMPILE_OPTIONS "${RK_ISA_bf16}")
   endif()
 endforeach()
