@@ -57,8 +57,7 @@ Result<std::vector<int64_t>> read_integers(const json::object& entry, const char
   for (const json::value& item : list->get_array()) {
     const int64_t* number = item.if_int64();
     if (number == nullptr || *number < 0) {
-      return data_loss(where, ": ", field, " holds ", json::serialize(item),
-                       ", not an integer of 0 to 2^63-1");
+      return data_loss(where, ": ", field, "[", out.size(), "] is not an integer of 0 to 2^63-1");
     }
     out.push_back(*number);
   }
