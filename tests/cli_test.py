@@ -35,6 +35,9 @@ class CliTest(unittest.TestCase):
             (["pull", "--sha256", "abc"], "3 characters, 64 wanted"),
             (["doctor", "--log-level", "wran"], "did you mean warn?"),
             (["doctor", "--config", "/nonexistent.toml"], "/nonexistent.toml"),
+            (["capacity", "--context", "0"], "--context: 0 is outside 1.."),
+            (["capacity", "--context", "1e3"], "1e3"),
+            (["capacity", "--kv-memory", "-5"], "-5"),
             (["eval"], "tokens"),
             ([], "pull"),
         ]
@@ -51,6 +54,18 @@ class CliTest(unittest.TestCase):
         self.assertEqual(done.stdout, "")
         self.assertTrue(done.stderr.startswith("redknot eval tokens: model 'no-such-model'"), done.stderr)
         self.assertIn("redknot pull", done.stderr)
+
+    def test_files_that_are_no_model_are_named(self):
+        garbage, empty = self.home / "garbage.gguf", self.home / "empty.gguf"
+        garbage.write_bytes(b"GGUF" + b"\xff" * 200)
+        empty.touch()
+        for path in (garbage, empty, self.home):
+            for arguments in (["inspect", str(path)], ["capacity", "-m", str(path)], ["eval", "tokens", "-m", str(path)]):
+                with self.subTest(arguments):
+                    done = redknot(*arguments)
+                    self.assertEqual(done.returncode, 1, done.stderr)
+                    self.assertEqual(done.stdout, "")
+                    self.assertIn(str(path), done.stderr)
 
     def test_a_known_model_that_is_not_here_names_the_command(self):
         done = redknot("eval", "tokens", REDKNOT_HOME=str(self.home))
