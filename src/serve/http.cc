@@ -4,6 +4,10 @@
 // slow to compile, so they are kept in this one file.
 #include "serve/http.h"
 
+#ifdef __SANITIZE_THREAD__
+#define BOOST_ASIO_DISABLE_FENCED_BLOCK  // the sanitizer knows no stand-alone fences
+#endif
+
 #include <algorithm>
 #include <array>
 #include <atomic>
