@@ -41,7 +41,7 @@ Status check(const ModelConfig& c, const std::string& where) {
   RK_RETURN_IF_ERROR(in_range(where, "vocabulary size", c.vocab_size, {1, 1 << 24}));
   RK_RETURN_IF_ERROR(in_range(where, "context length", c.context_tokens, kTokens));
   RK_RETURN_IF_ERROR(in_range(where, "RMSNorm epsilon", c.rms_eps, {0, 1}));
-  RK_RETURN_IF_ERROR(in_range(where, "RoPE base", c.rope.base, {1, 1e12}));
+  RK_RETURN_IF_ERROR(in_range(where, "RoPE base", c.rope.base, {1.01, 1e12}));
   RK_RETURN_IF_ERROR(in_range(where, "RoPE factor", c.rope.factor, kPositive));
   RK_RETURN_IF_ERROR(in_range(where, "sliding window", c.sliding_window, {0, 1 << 28}));
   if (c.num_heads % c.num_kv_heads != 0) {
@@ -53,8 +53,18 @@ Status check(const ModelConfig& c, const std::string& where) {
                             " of a head dimension of ", c.head_dim);
   }
   const auto kind = c.rope.kind;
-  if ((kind == RopeConfig::Kind::kLlama3 || kind == RopeConfig::Kind::kYarn)) {
+  if (kind == RopeConfig::Kind::kLlama3 || kind == RopeConfig::Kind::kYarn) {
     RK_RETURN_IF_ERROR(in_range(where, "RoPE original context", c.rope.original_context, kTokens));
+  }
+  if (kind == RopeConfig::Kind::kLlama3) {
+    RK_RETURN_IF_ERROR(in_range(where, "RoPE low_freq_factor", c.rope.low_freq_factor, kPositive));
+    RK_RETURN_IF_ERROR(
+        in_range(where, "RoPE high_freq_factor", c.rope.high_freq_factor, kPositive));
+  }
+  if (kind == RopeConfig::Kind::kYarn) {
+    RK_RETURN_IF_ERROR(in_range(where, "RoPE beta_fast", c.rope.beta_fast, kPositive));
+    RK_RETURN_IF_ERROR(in_range(where, "RoPE beta_slow", c.rope.beta_slow, kPositive));
+    RK_RETURN_IF_ERROR(in_range(where, "RoPE attention_factor", c.rope.attention_factor, {0, 1e6}));
   }
   if (kind == RopeConfig::Kind::kLlama3 && !(c.rope.high_freq_factor > c.rope.low_freq_factor)) {
     return invalid_argument(where, ": llama3 RoPE: high_freq_factor ", c.rope.high_freq_factor,
@@ -131,6 +141,10 @@ Result<ModelConfig> config_from_gguf(const GgufFile& file) {
   c.rms_eps = static_cast<float>(eps);
   if (c.num_heads < 1 || c.hidden < 1) {
     return invalid_argument(where, ": ", c.num_heads, " attention heads, hidden size ", c.hidden);
+  }
+  if (file.find(key("attention.key_length")) == nullptr && c.hidden % c.num_heads != 0) {
+    return invalid_argument(where, ": embedding_length ", c.hidden, " is not a multiple of ",
+                            c.num_heads, " attention heads, and there is no key_length");
   }
   RK_TRY(c.head_dim,
          narrow<int>(int_or(file, key("attention.key_length"), c.hidden / c.num_heads), where));
@@ -280,6 +294,10 @@ Result<ModelConfig> config_from_json(std::string_view text, const std::string& w
   c.num_heads = f.small("num_attention_heads", 0);
   c.num_kv_heads = f.small("num_key_value_heads", c.num_heads);
   c.head_dim = f.small("head_dim", c.num_heads > 0 ? c.hidden / c.num_heads : 0);
+  if (!f.has("head_dim") && c.num_heads > 0 && c.hidden % c.num_heads != 0) {
+    return invalid_argument(where, ": hidden_size ", c.hidden, " is not a multiple of ",
+                            c.num_heads, " attention heads, and there is no head_dim");
+  }
   c.ffn = f.integer("intermediate_size", 0);
   c.vocab_size = f.integer("vocab_size", 0);
   c.context_tokens = f.integer("max_position_embeddings", 0);
@@ -289,7 +307,10 @@ Result<ModelConfig> config_from_json(std::string_view text, const std::string& w
   c.qkv_bias = attention_bias || c.family == "qwen2";
   c.o_bias = attention_bias && c.family == "llama";
   const bool takes_window = c.family == "mistral" || f.boolean("use_sliding_window", false);
-  c.sliding_window = takes_window ? f.small("sliding_window", 0) : 0;
+  // transformers gives Mistral a window of 4096 unless the file says null.
+  const bool silent = value.get_object().if_contains("sliding_window") == nullptr;
+  const int64_t unsaid = c.family == "mistral" && silent ? 4096 : 0;
+  c.sliding_window = takes_window ? f.small("sliding_window", unsaid) : 0;
   if (f.boolean("mlp_bias", false)) return unimplemented(where, ": mlp_bias is true");
   if (const std::string act = f.string("hidden_act"); !act.empty() && act != "silu") {
     return unimplemented(where, ": hidden_act '", act, "'; silu is built");
@@ -304,7 +325,12 @@ Result<ModelConfig> config_from_json(std::string_view text, const std::string& w
       RK_RETURN_IF_ERROR(read_rope(*rope, where, c.rope));
     }
   }
-  const double partial = f.number("partial_rotary_factor", 1.0);
+  double partial = f.number("partial_rotary_factor", 1.0);
+  if (const json::object* rope = f.object("rope_parameters")) {  // transformers 5 keeps it there
+    Fields nested(*rope, where + ": rope_parameters");
+    partial = nested.number("partial_rotary_factor", partial);
+    RK_RETURN_IF_ERROR(nested.status());
+  }
   if (!(partial > 0 && partial <= 1)) {
     return invalid_argument(where, ": partial_rotary_factor is ", partial, ", 0 to 1 is possible");
   }
