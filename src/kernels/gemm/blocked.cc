@@ -1,4 +1,6 @@
 // Weights in the packed layout (layout.h) and the loops around the instruction sets' kernels.
+#include <sys/mman.h>
+
 #include <algorithm>
 
 #include "base/check.h"
@@ -13,6 +15,7 @@ namespace {
 constexpr int64_t kMaxRows = 516;
 /// Blocks that share a chunk of activations while it is in the second cache.
 constexpr int64_t kBlocksAtOnce = 4;
+constexpr int64_t kLargePage = 2 << 20;
 constexpr int64_t kPlainChunk = 192;  // features; 24 KiB of f32 weights stay in the first cache
 
 /// Consecutive rows of one format.
@@ -176,7 +179,8 @@ Status BlockedWeight::run(const GemmArgs& args, Context& ctx) const {
   const int64_t step = ((num_rows + parts - 1) / parts + height - 1) / height * height;
   const int64_t num_tiles = (std::min(step, num_rows) + height - 1) / height;
   uint8_t* tiles = nullptr;
-  if (segments_[0].format < kF32 || segments_.back().format < kF32 || segments_.size() > 2) {
+  const auto grouped = [](const Segment& s) { return s.format < kF32; };
+  if (std::any_of(segments_.begin(), segments_.end(), grouped)) {
     const int64_t bytes = num_tiles * tile_bytes();
     tiles = activations_scratch.at_least(bytes);
     if (tiles == nullptr && bytes > 0) {
@@ -246,6 +250,8 @@ Result<std::unique_ptr<PackedWeight>> pack_blocked(const Kernels& kernels,
   int64_t bytes = 0;
   std::vector<Segment> segments = plan(parts, k, bytes);
   RK_TRY(Buffer memory, Buffer::allocate(bytes));
+  // Large pages where the system gives them: decode streams all of this for every token.
+  if (bytes >= kLargePage) madvise(memory.data(), static_cast<size_t>(bytes), MADV_HUGEPAGE);
   auto weight =
       std::make_unique<BlockedWeight>(n, k, kernels, std::move(segments), std::move(memory));
   int64_t row = 0;  // of the stack
