@@ -54,7 +54,7 @@ class RawClient {
     fd_ = -1;
   }
   /// Reads more bytes into the buffer; false at the end, on an error or after `timeout_ms`.
-  bool fill(int timeout_ms = 5000) {
+  bool fill(int timeout_ms = 20000) {
     pollfd poll{fd_, POLLIN, 0};
     if (::poll(&poll, 1, timeout_ms) <= 0) return false;
     char data[65536];
@@ -70,7 +70,7 @@ class RawClient {
     return std::move(buffer_);
   }
   /// One answer, its body by Content-Length or chunks; interim 1xx answers are skipped.
-  RawReply read_reply(int timeout_ms = 5000, bool head_only = false) {
+  RawReply read_reply(int timeout_ms = 20000, bool head_only = false) {
     RawReply reply;
     do {
       size_t end = 0;
@@ -110,7 +110,7 @@ class RawClient {
     text.append(" ").append(target).append(" HTTP/1.1\r\nHost: localhost\r\n").append(headers);
     text.append("Content-Length: ").append(std::to_string(body.size())).append("\r\n\r\n");
     send(text.append(body));
-    return read_reply(5000, method == "HEAD");
+    return read_reply(20000, method == "HEAD");
   }
 
  private:

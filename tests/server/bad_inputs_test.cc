@@ -451,10 +451,10 @@ TEST_F(BadInputs, AStreamNobodyReadsIsCancelled) {
                              body.size(), "\r\n\r\n", body));
   }
   ASSERT_TRUE(eventually([&] { return engine.cancelled >= 1; }));
-  engine.answer = "Hello";
-  engine.endless = false;
   readers.clear();
   ASSERT_TRUE(eventually([&] { return service->load().queued + service->load().running == 0; }));
+  engine.answer = "Hello";
+  engine.endless = false;
   expect_alive();
 }
 
