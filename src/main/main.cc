@@ -6,8 +6,15 @@
 // clang-format off
 #define RK_COMMANDS(use) \
   use(cmd_pull)          \
+  use(cmd_inspect)       \
+  use(cmd_capacity)      \
   use(cmd_doctor)        \
   use(cmd_eval_tokens)   \
+  use(cmd_run) \
+  use(cmd_eval_logits) \
+  use(cmd_bench_prefill) \
+  use(cmd_bench_decode) \
+  use(cmd_serve)         \
   // last line
 // clang-format on
 
