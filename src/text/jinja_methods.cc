@@ -105,10 +105,13 @@ std::vector<Text::Run> split_space(std::string_view text, int64_t most) {
   }
 }
 
-std::vector<size_t> find_all(std::string_view text, std::string_view needle) {
+/// Offsets of all hits, each paid for before it is stored; cut short after an error.
+std::vector<size_t> find_all(Machine& machine, std::string_view text, std::string_view needle) {
   std::vector<size_t> hits;
-  for (size_t pos = 0; (pos = find_bytes(text, needle, pos)) != kNone; pos += needle.size())
+  for (size_t pos = 0; (pos = find_bytes(text, needle, pos)) != kNone; pos += needle.size()) {
+    if (!machine.step() || !machine.take(sizeof(size_t))) break;
     hits.push_back(pos);
+  }
   return hits;
 }
 
@@ -124,10 +127,11 @@ Value split(const Call& call, bool from_right) {
     if (from_right && most < std::numeric_limits<int64_t>::max()) {
       return machine.unimplemented("rsplit at white space with a count");
     }
+    if (!machine.take(8 * static_cast<int64_t>(text.size()))) return {};
     runs = split_space(text.bytes, most);
   } else {
     if (separator->size() == 0) return machine.fail("empty separator");
-    std::vector<size_t> hits = find_all(text.bytes, separator->bytes);
+    std::vector<size_t> hits = find_all(machine, text.bytes, separator->bytes);
     const size_t keep =
         static_cast<size_t>(std::min<int64_t>(most, static_cast<int64_t>(hits.size())));
     if (from_right) {
@@ -173,9 +177,10 @@ Value replace(const Call& call) {
   if (!from || !to) return call.missing();
   std::vector<size_t> hits;
   if (from->size() == 0) {
+    if (!machine.take(static_cast<int64_t>(sizeof(size_t) * (text.size() + 1)))) return {};
     hits = char_offsets(text.bytes);
   } else {
-    hits = find_all(text.bytes, from->bytes);
+    hits = find_all(machine, text.bytes, from->bytes);
   }
   if (most >= 0 && most < static_cast<int64_t>(hits.size())) hits.resize(static_cast<size_t>(most));
   int64_t size = 0;
@@ -239,8 +244,8 @@ Value find(const Call& call) {
   if (!part) return call.missing();
   if (!call.machine.step(static_cast<int64_t>(text.size() / 64))) return {};
   if (call.name == "count") {
-    const size_t count =
-        part->size() ? find_all(text.bytes, part->bytes).size() : count_chars(text.bytes) + 1;
+    const size_t count = part->size() ? find_all(call.machine, text.bytes, part->bytes).size()
+                                      : count_chars(text.bytes) + 1;
     return Value(static_cast<int64_t>(count));
   }
   size_t hit = find_bytes(text.bytes, part->bytes, 0);

@@ -153,6 +153,7 @@ Text::Run strip_range(std::string_view text, const std::string_view* chars, bool
 size_t find_bytes(std::string_view text, std::string_view needle, size_t from) {
   if (from > text.size()) return std::string_view::npos;
   if (needle.empty()) return from;
+  if (needle.size() == 1) return text.find(needle[0], from);
   const void* hit = memmem(text.data() + from, text.size() - from, needle.data(), needle.size());
   return hit ? static_cast<size_t>(static_cast<const char*>(hit) - text.data())
              : std::string_view::npos;
