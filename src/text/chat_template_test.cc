@@ -282,7 +282,7 @@ TEST(ChatTemplateBounds, HostileTemplates) {
     const auto result = render(source, {{"user", "hi"}});
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     EXPECT_FALSE(result.ok()) << source.substr(0, 200);
-    EXPECT_LT(took.count(), 30.0) << source.substr(0, 200);  // below 0.5 s without sanitizers
+    EXPECT_LT(took.count(), 30.0) << source.substr(0, 200);  // generous for sanitizers
   }
 }
 
