@@ -10,11 +10,11 @@ namespace rk {
 
 #define RK_CHECK(condition) \
   ((condition) ? void(0) : ::rk::check_failed(__FILE__, __LINE__, #condition))
-#define RK_CHECK_OK(expr)                                                                        \
-  do {                                                                                           \
-    if (const auto& rk_checked = (expr); !rk_checked.ok()) {                                     \
-      ::rk::check_failed(__FILE__, __LINE__, rk_checked.message().c_str());                      \
-    }                                                                                            \
+#define RK_CHECK_OK(expr)                                                   \
+  do {                                                                      \
+    if (const auto& rk_checked = (expr); !rk_checked.ok()) {                \
+      ::rk::check_failed(__FILE__, __LINE__, rk_checked.message().c_str()); \
+    }                                                                       \
   } while (false)
 #ifdef NDEBUG
 #define RK_DCHECK(condition) void(0)

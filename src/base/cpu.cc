@@ -25,8 +25,8 @@ CpuFeatures read() {
   const bool tiles = (saved & 0x60000) == 0x60000;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return f;
   f.avx2 = ymm && fma && f16c && (b & (1U << 5));
-  f.avx512 = zmm && f.avx2 && (b & (1U << 16)) && (b & (1U << 17)) && (b & (1U << 30)) &&
-             (b & (1U << 31));
+  f.avx512 =
+      zmm && f.avx2 && (b & (1U << 16)) && (b & (1U << 17)) && (b & (1U << 30)) && (b & (1U << 31));
   f.avx512_vnni = f.avx512 && (c & (1U << 11));
   f.amx_int8 = tiles && (d & (1U << 25));
   f.amx_bf16 = tiles && (d & (1U << 22));

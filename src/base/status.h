@@ -1,7 +1,7 @@
 // Errors as values. Every function of ours that can fail returns Status or Result<T>; none throws.
 //
-// A message names the object and both numbers: "page pool: 3 pages wanted, 2 free". Callers branch on
-// codes, people read messages. Thread rule: plain values.
+// A message names the object and both numbers: "page pool: 3 pages wanted, 2 free". Callers branch
+// on codes, people read messages. Thread rule: plain values.
 #pragma once
 
 #include <memory>
@@ -49,10 +49,10 @@ class [[nodiscard]] Status {
   std::string message_;
 };
 
-#define RK_STATUS_FACTORY(name, code)               \
-  template <class... Args>                          \
-  Status name(const Args&... args) {                \
-    return Status(Code::code, ::rk::cat(args...));  \
+#define RK_STATUS_FACTORY(name, code)              \
+  template <class... Args>                         \
+  Status name(const Args&... args) {               \
+    return Status(Code::code, ::rk::cat(args...)); \
   }
 RK_STATUS_FACTORY(invalid_argument, kInvalidArgument)
 RK_STATUS_FACTORY(not_found, kNotFound)
@@ -71,12 +71,13 @@ RK_STATUS_FACTORY(internal, kInternal)
 template <class T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::move(value)) {}            // NOLINT: implicit on purpose
-  Result(Status status) : status_(std::move(status)) {}    // NOLINT: implicit on purpose
+  Result(T value) : value_(std::move(value)) {}          // NOLINT: implicit on purpose
+  Result(Status status) : status_(std::move(status)) {}  // NOLINT: implicit on purpose
   template <class U>
-    requires std::is_convertible_v<U, T> && (!std::is_same_v<std::decay_t<U>, Status>) &&
-             (!std::is_same_v<std::decay_t<U>, T>)
-  Result(U&& value) : value_(std::forward<U>(value)) {}  // NOLINT: implicit on purpose
+  requires std::is_convertible_v<U, T> &&
+      (!std::is_same_v<std::decay_t<U>, Status>)&&(!std::is_same_v<std::decay_t<U>, T>)
+          Result(U&& value)
+      : value_(std::forward<U>(value)) {}  // NOLINT: implicit on purpose
 
   bool ok() const { return value_.has_value(); }
   const Status& status() const { return status_; }
@@ -105,9 +106,9 @@ class [[nodiscard]] Result {
 #define RK_CONCAT(a, b) RK_CONCAT_INNER(a, b)
 /// RK_TRY(const auto x, expr): declares x from a Result, or returns its Status.
 #define RK_TRY(decl, ...) RK_TRY_IMPL(RK_CONCAT(rk_result_, __LINE__), decl, __VA_ARGS__)
-#define RK_TRY_IMPL(tmp, decl, ...)        \
-  auto tmp = (__VA_ARGS__);                \
-  if (!tmp.ok()) return tmp.status();      \
+#define RK_TRY_IMPL(tmp, decl, ...)   \
+  auto tmp = (__VA_ARGS__);           \
+  if (!tmp.ok()) return tmp.status(); \
   decl = std::move(tmp).value()
 #define RK_RETURN_IF_ERROR(...)                                    \
   do {                                                             \

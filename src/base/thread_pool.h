@@ -19,9 +19,9 @@ class ThreadPool {
 
   int num_threads() const;
 
-  /// Runs body(begin, end, thread) over disjoint chunks that cover [0, n). Chunks of `grain` indices
-  /// are handed out dynamically; returns when all are done. `thread` < num_threads() names the
-  /// worker, for scratch. Never nest. body must not throw.
+  /// Runs body(begin, end, thread) over disjoint chunks that cover [0, n). Chunks of `grain`
+  /// indices are handed out dynamically; returns when all are done. `thread` < num_threads() names
+  /// the worker, for scratch. Never nest. body must not throw.
   void parallel_for(int64_t n, int64_t grain,
                     const std::function<void(int64_t begin, int64_t end, int thread)>& body);
 

@@ -39,7 +39,7 @@ struct Context {
 template <class Args>
 struct Variant {
   const char* name;
-  bool (*runs_here)();                ///< this processor can
+  bool (*runs_here)();                 ///< this processor can
   bool (*supports)(const Args& args);  ///< these arguments can
   Status (*run)(const Args& args, Context& ctx);
 };

@@ -23,7 +23,9 @@ struct Spec {
   std::string plan_path, plan_json;
 };
 
-Status bad(const std::string& where, const std::string& what) { return invalid_argument(where, ": ", what); }
+Status bad(const std::string& where, const std::string& what) {
+  return invalid_argument(where, ": ", what);
+}
 
 Result<std::vector<int32_t>> read_ids(const json::value& value, const std::string& where) {
   if (!value.is_array()) return bad(where, "not an array of token ids");
@@ -109,7 +111,8 @@ Status write_npy(const std::string& path, const std::vector<float>& data, int64_
   header.append((64 - (10 + header.size() + 1) % 64) % 64, ' ');
   header += '\n';
   std::ofstream out(path, std::ios::binary | std::ios::trunc);
-  const char size[] = {static_cast<char>(header.size() & 255), static_cast<char>(header.size() >> 8)};
+  const char size[] = {static_cast<char>(header.size() & 255),
+                       static_cast<char>(header.size() >> 8)};
   out.write("\x93NUMPY\x01\x00", 8).write(size, 2) << header;
   out.write(reinterpret_cast<const char*>(data.data()),
             static_cast<std::streamsize>(data.size() * sizeof(float)));

@@ -54,7 +54,8 @@ Status serve(const ServeFlags& f, const CommonFlags& common) {
   RK_TRY(Session session, Session::open(common, f.context));
   const engine::Engine& engine = *session.engine;
   serve::ModelInfo info;
-  info.id = f.model_id.empty() ? session.path.substr(session.path.find_last_of('/') + 1) : f.model_id;
+  info.id =
+      f.model_id.empty() ? session.path.substr(session.path.find_last_of('/') + 1) : f.model_id;
   info.context_tokens = engine.context_tokens();
   info.created = std::time(nullptr);
   engine::Service::Options queue;
@@ -77,7 +78,8 @@ Status serve(const ServeFlags& f, const CommonFlags& common) {
     int again = 0;
     sigwait(&signals, &again);
     std::_Exit(1);
-  }).detach();
+  })
+      .detach();
   return server->stop(f.drain_seconds * 1000);
 }
 
@@ -91,8 +93,10 @@ Command cmd_serve() {
       .examples =
           "  redknot serve -m smollm2 --port 8000\n"
           "  redknot serve --host 0.0.0.0 --api-key-file keys.txt\n"
-          "  curl -s http://127.0.0.1:8000/v1/chat/completions -d '{\"messages\":[{\"role\":\"user\","
-          "\"content\":\"Who signed?\"}],\"documents\":[{\"title\":\"Report\",\"text\":\"...\"}]}'\n",
+          "  curl -s http://127.0.0.1:8000/v1/chat/completions -d "
+          "'{\"messages\":[{\"role\":\"user\","
+          "\"content\":\"Who "
+          "signed?\"}],\"documents\":[{\"title\":\"Report\",\"text\":\"...\"}]}'\n",
       .uses = kUsesModel | kUsesPlan | kUsesEngine | kUsesSeed,
       .declare = [](Flags& flags, const CommonFlags& common) -> Action {
         auto f = std::make_shared<ServeFlags>();

@@ -11,6 +11,7 @@
   use(cmd_doctor)        \
   use(cmd_eval_tokens)   \
   use(cmd_run) \
+  use(cmd_demo) \
   use(cmd_eval_logits) \
   use(cmd_bench_prefill) \
   use(cmd_bench_decode) \

@@ -112,9 +112,8 @@ Result<std::unique_ptr<Decoder>> Decoder::load(const WeightFiles& files, const M
 
   const int64_t positions =
       options.context_tokens > 0 ? options.context_tokens : config.context_tokens;
-  RK_TRY(auto rope,
-         kernels::RopeTable::create(rope_inv_freq(config.rope), positions,
-                                    rope_magnitude(config.rope), config.rope.pairs));
+  RK_TRY(auto rope, kernels::RopeTable::create(rope_inv_freq(config.rope), positions,
+                                               rope_magnitude(config.rope), config.rope.pairs));
   decoder->rope_ = std::make_unique<kernels::RopeTable>(std::move(rope));
   RK_RETURN_IF_ERROR(decoder->carve_workspace());
   return decoder;

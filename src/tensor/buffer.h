@@ -1,5 +1,6 @@
-// Host memory that is owned: zeroed, 64-byte aligned, released in the destructor. Large buffers come
-// straight from the kernel and cost nothing until touched, so capacity can be reserved up front.
+// Host memory that is owned: zeroed, 64-byte aligned, released in the destructor. Large buffers
+// come straight from the kernel and cost nothing until touched, so capacity can be reserved up
+// front.
 #pragma once
 
 #include <cstddef>

@@ -38,7 +38,8 @@ Result<DType> parse_dtype(std::string_view name);
 /// Bytes of `num` elements. Requires: num is a multiple of the block.
 int64_t dtype_bytes(DType dtype, int64_t num);
 
-/// IEEE binary16 and bfloat16 to and from float, round to nearest even. Scalar; kernels have their own.
+/// IEEE binary16 and bfloat16 to and from float, round to nearest even. Scalar; kernels have their
+/// own.
 float f16_to_f32(uint16_t bits);
 uint16_t f32_to_f16(float value);
 float bf16_to_f32(uint16_t bits);

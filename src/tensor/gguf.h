@@ -20,8 +20,8 @@ namespace rk {
 
 /// One metadata value. Integers of all widths are widened to int64 (uint64 above 2^63-1: an error),
 /// f32 to double. Arrays are of one kind; arrays of arrays are refused.
-using GgufValue = std::variant<bool, int64_t, double, std::string, std::vector<bool>, std::vector<int64_t>,
-                               std::vector<double>, std::vector<std::string>>;
+using GgufValue = std::variant<bool, int64_t, double, std::string, std::vector<bool>,
+                               std::vector<int64_t>, std::vector<double>, std::vector<std::string>>;
 
 class GgufFile {
  public:

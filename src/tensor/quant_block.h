@@ -14,8 +14,8 @@ namespace rk {
 /// Requires: num is a multiple of the block; `in` starts at a block.
 void dequantize(DType dtype, const void* in, float* out, int64_t num);
 
-/// The plain round-to-nearest encoders of the same formats (kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kF16,
-/// kBf16, kF32; for K-quants a simple, valid one), for tests, benches and stored KV.
+/// The plain round-to-nearest encoders of the same formats (kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0,
+/// kF16, kBf16, kF32; for K-quants a simple, valid one), for tests, benches and stored KV.
 void quantize(DType dtype, const float* in, void* out, int64_t num);
 
 }  // namespace rk

@@ -30,12 +30,18 @@ View View::rows(int64_t begin, int64_t end) const {
 double View::at(int64_t i, int64_t j, int64_t k, int64_t l) const {
   const int64_t n = i * stride[0] + j * stride[1] + k * stride[2] + l * stride[3];
   switch (dtype) {
-    case DType::kF32: return ptr<float>()[n];
-    case DType::kF16: return f16_to_f32(ptr<uint16_t>()[n]);
-    case DType::kBf16: return bf16_to_f32(ptr<uint16_t>()[n]);
-    case DType::kI8: return ptr<int8_t>()[n];
-    case DType::kI32: return ptr<int32_t>()[n];
-    default: break;
+    case DType::kF32:
+      return ptr<float>()[n];
+    case DType::kF16:
+      return f16_to_f32(ptr<uint16_t>()[n]);
+    case DType::kBf16:
+      return bf16_to_f32(ptr<uint16_t>()[n]);
+    case DType::kI8:
+      return ptr<int8_t>()[n];
+    case DType::kI32:
+      return ptr<int32_t>()[n];
+    default:
+      break;
   }
   RK_CHECK(!"View::at of a block format");
   return 0;
@@ -44,12 +50,23 @@ double View::at(int64_t i, int64_t j, int64_t k, int64_t l) const {
 void View::set(double value, int64_t i, int64_t j, int64_t k, int64_t l) const {
   const int64_t n = i * stride[0] + j * stride[1] + k * stride[2] + l * stride[3];
   switch (dtype) {
-    case DType::kF32: ptr<float>()[n] = static_cast<float>(value); return;
-    case DType::kF16: ptr<uint16_t>()[n] = f32_to_f16(static_cast<float>(value)); return;
-    case DType::kBf16: ptr<uint16_t>()[n] = f32_to_bf16(static_cast<float>(value)); return;
-    case DType::kI8: ptr<int8_t>()[n] = static_cast<int8_t>(value); return;
-    case DType::kI32: ptr<int32_t>()[n] = static_cast<int32_t>(value); return;
-    default: break;
+    case DType::kF32:
+      ptr<float>()[n] = static_cast<float>(value);
+      return;
+    case DType::kF16:
+      ptr<uint16_t>()[n] = f32_to_f16(static_cast<float>(value));
+      return;
+    case DType::kBf16:
+      ptr<uint16_t>()[n] = f32_to_bf16(static_cast<float>(value));
+      return;
+    case DType::kI8:
+      ptr<int8_t>()[n] = static_cast<int8_t>(value);
+      return;
+    case DType::kI32:
+      ptr<int32_t>()[n] = static_cast<int32_t>(value);
+      return;
+    default:
+      break;
   }
   RK_CHECK(!"View::set of a block format");
 }
