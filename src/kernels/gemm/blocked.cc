@@ -73,12 +73,14 @@ class BlockedWeight final : public Weight {
     const GemmArgs& args;
     int64_t first, num;
     const uint8_t* tiles = nullptr;
+    int64_t num_terms() const { return num * kTerms; }  ///< rows of the tiles
   };
   void quantize(const Rows& rows, const Segment& s, uint8_t* tiles, Context& ctx) const;
   void multiply_few(const Rows& rows, const Segment& s, int64_t block) const;
   void multiply_many(const Rows& rows, const Segment& s, int64_t begin, int64_t end) const;
   void multiply_plain(const Rows& rows, const Segment& s, int64_t begin, int64_t end) const;
   void write(const Rows& rows, const Segment& s, int64_t block, const float* acc) const;
+  void write_terms(const Rows& rows, const Segment& s, int64_t block, float* acc) const;
   int64_t num_groups() const { return k() / kGroup; }
   int64_t tile_bytes() const { return num_groups() * kernels_.tile_rows * kTileRowBytes; }
 
@@ -106,16 +108,29 @@ void BlockedWeight::write(const Rows& rows, const Segment& s, int64_t block,
   }
 }
 
+/// The same, of an activation's terms: their sums.
+void BlockedWeight::write_terms(const Rows& rows, const Segment& s, int64_t block,
+                                float* acc) const {
+  for (int64_t m = 0; m < rows.num; ++m) {
+    const float* terms = acc + m * kTerms * kBlockRows;
+    for (int64_t i = 0; i < kBlockRows; ++i) {
+      acc[m * kBlockRows + i] = terms[i] + terms[kBlockRows + i];
+    }
+  }
+  write(rows, s, block, acc);
+}
+
 void BlockedWeight::quantize(const Rows& rows, const Segment& s, uint8_t* tiles,
                              Context& ctx) const {
   const FormatInfo& f = kFormats[s.format];
-  const int64_t height = kernels_.tile_rows, num_tiles = (rows.num + height - 1) / height;
+  const int64_t height = kernels_.tile_rows, num = rows.num_terms();
+  const int64_t num_tiles = (num + height - 1) / height;
   const auto some = [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
       const int64_t m = t * height;
-      kernels_.quantize(rows.args.x.row<float>(rows.first + m), rows.args.x.stride[0],
-                        static_cast<int>(std::min(height, rows.num - m)), num_groups(),
-                        f.zero_point, f.halves, tiles + t * tile_bytes());
+      kernels_.quantize(rows.args.x.row<float>(rows.first + m / kTerms), rows.args.x.stride[0],
+                        static_cast<int>(std::min(height, num - m)), num_groups(), f.zero_point,
+                        f.halves, tiles + t * tile_bytes());
     }
   };
   if (num_tiles < 2) return some(0, num_tiles, 0);
@@ -124,14 +139,15 @@ void BlockedWeight::quantize(const Rows& rows, const Segment& s, uint8_t* tiles,
 
 void BlockedWeight::multiply_few(const Rows& rows, const Segment& s, int64_t i) const {
   alignas(64) float acc[16 * kBlockRows];
-  kernels_.few(s.format, block(s, i), num_groups(), rows.tiles, static_cast<int>(rows.num), acc);
-  write(rows, s, i, acc);
+  kernels_.few(s.format, block(s, i), num_groups(), rows.tiles, static_cast<int>(rows.num_terms()),
+               acc);
+  write_terms(rows, s, i, acc);
 }
 
 /// Chunk of features after chunk; inside it block after block; inside that all the rows.
 void BlockedWeight::multiply_many(const Rows& rows, const Segment& s, int64_t begin,
                                   int64_t end) const {
-  const int64_t acc_floats = rows.num * kBlockRows;
+  const int64_t num = rows.num_terms(), acc_floats = num * kBlockRows;
   uint8_t* panel = block_scratch.at_least(kChunkGroups * kPanelGroupBytes +
                                           (end - begin) * acc_floats * int64_t{sizeof(float)});
   RK_CHECK(panel != nullptr);
@@ -143,14 +159,14 @@ void BlockedWeight::multiply_many(const Rows& rows, const Segment& s, int64_t be
     for (int64_t i = begin; i < end; ++i) {
       kernels_.expand(s.format, block(s, i), g, g + groups, panel);
       float* out = acc + (i - begin) * acc_floats;
-      for (int64_t m = 0; m < rows.num; m += height, out += height * kBlockRows) {
+      for (int64_t m = 0; m < num; m += height, out += height * kBlockRows) {
         kernels_.tile(s.format, panel, groups,
                       rows.tiles + m / height * tile_bytes() + g * group_bytes,
-                      static_cast<int>(std::min(height, rows.num - m)), out);
+                      static_cast<int>(std::min(height, num - m)), out);
       }
     }
   }
-  for (int64_t i = begin; i < end; ++i) write(rows, s, i, acc + (i - begin) * acc_floats);
+  for (int64_t i = begin; i < end; ++i) write_terms(rows, s, i, acc + (i - begin) * acc_floats);
 }
 
 void BlockedWeight::multiply_plain(const Rows& rows, const Segment& s, int64_t begin,
@@ -177,7 +193,7 @@ Status BlockedWeight::run(const GemmArgs& args, Context& ctx) const {
   const int64_t num_rows = args.x.dim[0], height = kernels_.tile_rows;
   const int64_t parts = (num_rows + kMaxRows - 1) / kMaxRows;
   const int64_t step = ((num_rows + parts - 1) / parts + height - 1) / height * height;
-  const int64_t num_tiles = (std::min(step, num_rows) + height - 1) / height;
+  const int64_t num_tiles = (std::min(step, num_rows) * kTerms + height - 1) / height;
   uint8_t* tiles = nullptr;
   const auto grouped = [](const Segment& s) { return s.format < kF32; };
   if (std::any_of(segments_.begin(), segments_.end(), grouped)) {
@@ -205,7 +221,7 @@ Status BlockedWeight::run(const GemmArgs& args, Context& ctx) const {
         quantized_for = &s;
       }
       const int64_t share = std::max<int64_t>(1, s.num_blocks() / (3 * num_threads(ctx)));
-      if (rows.num <= height) {
+      if (rows.num_terms() <= height) {
         const int64_t grain = std::min(share, std::max<int64_t>(1, (256 << 10) / s.block_bytes));
         parallel_for(ctx, s.num_blocks(), grain, [&](int64_t b, int64_t e, int) {
           for (int64_t i = b; i < e; ++i) multiply_few(rows, s, i);

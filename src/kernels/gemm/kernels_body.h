@@ -256,7 +256,16 @@ void quantize_tile(const float* x, int64_t x_stride, int rows, int64_t num_group
     int32_t* init = reinterpret_cast<int32_t*>(scales + 2 * kTileRows);
     for (int r = 0; r < rows; ++r) {
       int32_t sums[2];
-      const float scale = quantize_group(x + r * x_stride + g * kGroup, tile + r * 32, sums);
+      const float* values = x + r / kTerms * x_stride + g * kGroup;
+      float rest[kGroup];
+      if (r % kTerms != 0) {  // the second term: what the first one left
+        const auto* first = reinterpret_cast<const int8_t*>(tile + (r - 1) * 32);
+        for (int i = 0; i < kGroup; ++i) {
+          rest[i] = values[i] - scales[r - 1] * static_cast<float>(first[i]);
+        }
+        values = rest;
+      }
+      const float scale = quantize_group(values, tile + r * 32, sums);
       const int32_t sum = sums[0] + sums[1];
       scales[r] = scale;
       scales[kTileRows + r] = scale * static_cast<float>(sum);

@@ -64,7 +64,12 @@ constexpr int kChunkGroups = 16;
 /// A group of the expanded panel: codes as bytes, f32[32] scales, f32[32] mins or second scales.
 constexpr int kPanelGroupBytes = 1024 + 128 + 128;
 
-/// A tile of quantised activations: `tile_rows` rows; for each group of features
+/// int8 terms of one activation: x = s0 c0 + s1 c1, the second term being the rounding error of the
+/// first. One term costs SmolLM2's 4-bit file 5 % of its most likely tokens against the reference.
+inline constexpr int kTerms = 2;
+
+/// A tile of quantised activations: `tile_rows` rows, a row's terms one after the other; for each
+/// group of features
 ///   i8[tile_rows][32] codes, f32[tile_rows] scale, f32[tile_rows] scale*sum(codes),
 ///   i32[2][tile_rows]: -zero_point * sum(codes), over the group (or over each half of it).
 constexpr int kTileRowBytes = 32 + 4 + 4 + 8;
