@@ -17,7 +17,7 @@ namespace {
 
 struct ServeFlags {
   std::string host = "127.0.0.1", api_key, api_key_file, model_id;
-  int port = 8000, max_queued = 64, drain_seconds = 30;
+  int port = 8080, max_queued = 64, drain_seconds = 30;
   int64_t context = 0;
   bool insecure = false;
 };
@@ -54,8 +54,9 @@ Status serve(const ServeFlags& f, const CommonFlags& common) {
   RK_TRY(Session session, Session::open(common, f.context));
   const engine::Engine& engine = *session.engine;
   serve::ModelInfo info;
-  info.id =
-      f.model_id.empty() ? session.path.substr(session.path.find_last_of('/') + 1) : f.model_id;
+  const bool named = common.model.find('/') == std::string::npos;  // "smollm2" rather than a path
+  info.id = named ? common.model : session.path.substr(session.path.find_last_of('/') + 1);
+  if (!f.model_id.empty()) info.id = f.model_id;
   info.context_tokens = engine.context_tokens();
   info.created = std::time(nullptr);
   engine::Service::Options queue;
@@ -91,9 +92,9 @@ Command cmd_serve() {
       .name = "serve",
       .summary = "the HTTP server, OpenAI-compatible",
       .examples =
-          "  redknot serve -m smollm2 --port 8000\n"
+          "  redknot serve -m smollm2 --port 8080\n"
           "  redknot serve --host 0.0.0.0 --api-key-file keys.txt\n"
-          "  curl -s http://127.0.0.1:8000/v1/chat/completions -d "
+          "  curl -s http://127.0.0.1:8080/v1/chat/completions -d "
           "'{\"messages\":[{\"role\":\"user\","
           "\"content\":\"Who "
           "signed?\"}],\"documents\":[{\"title\":\"Report\",\"text\":\"...\"}]}'\n",
@@ -104,7 +105,7 @@ Command cmd_serve() {
         flags.add("--port", f->port, "0: any free one");
         flags.add("--api-key", f->api_key, "key that every request must carry");
         flags.add("--api-key-file", f->api_key_file, "keys, one a line");
-        flags.add("--model-id", f->model_id, "name in /v1/models; default the file's");
+        flags.add("--model-id", f->model_id, "name in /v1/models; default --model");
         flags.add("--context", f->context, "context in tokens; 0: the model's");
         flags.add("--max-queued", f->max_queued, "requests waiting before 429");
         flags.add("--drain-seconds", f->drain_seconds, "time for running requests after SIGTERM");
