@@ -217,6 +217,7 @@ Status Engine::decode(const Request& request, Run& run, std::vector<float>& logi
   while (stats.generated < request.max_tokens) {
     if (stats.generated < request.min_tokens) {
       for (const int32_t id : request.stop_tokens) {
+        if (id < 0 || id >= vocab_size()) continue;
         logits[static_cast<size_t>(id)] = -std::numeric_limits<float>::infinity();
       }
     }

@@ -107,7 +107,8 @@ Status Engine::find_segments(const Request& request, const CancelFn& cancelled, 
   for (size_t i = 0; i < prompt.spans.size(); ++i) {
     const Prompt::Span& span = prompt.spans[i];
     const bool covered = available.prefix.num_tokens > span.begin;
-    if (!span.segment || covered) continue;
+    // The prompt's last row must run, for its logits: a document that ends it is computed.
+    if (!span.segment || covered || span.end == prompt.num_tokens()) continue;
     // Behind nothing but the lead: the lead-alone variant is exact here.
     const bool exact = span.begin == lead;
     if (!exact && !splices) continue;
