@@ -1,5 +1,5 @@
 // Laws of recovery (spec A5) through the whole engine, on a tiny random model of two families.
-#include "engine/tiny_model.h"
+#include "tiny_model.h"
 
 namespace rk::engine {
 namespace {
