@@ -1,5 +1,7 @@
 #include "kv/page_pool.h"
 
+#include <sys/mman.h>
+
 #include <cstring>
 #include <limits>
 #include <utility>
@@ -44,6 +46,10 @@ Result<std::unique_ptr<PagePool>> PagePool::create(const Options& options) {
   }
   RK_TRY(Buffer k, Buffer::allocate(num_pages * half_page_bytes(options)));
   RK_TRY(Buffer v, Buffer::allocate(num_pages * half_page_bytes(options)));
+  // Attention reads pages all over the pool: large pages where the system gives them.
+  for (const Buffer* buffer : {&k, &v}) {
+    madvise(buffer->data(), static_cast<size_t>(buffer->num_bytes()), MADV_HUGEPAGE);
+  }
   return std::unique_ptr<PagePool>(new PagePool(options, num_pages, std::move(k), std::move(v)));
 }
 

@@ -68,24 +68,24 @@ int SequenceKv::piece_at(int32_t position) const {
   return static_cast<int>(it - pieces_.begin()) - 1;
 }
 
-Status SequenceKv::make_writable(Piece& piece, int32_t row, bool whole_page) {
-  const auto index = static_cast<size_t>(piece.base + (row - piece.first_row) / page_rows_);
-  if (heads_.back().own[index] != 0) return {};  // heads are filled in order: the last one tells
+Status SequenceKv::make_writable(std::span<const Wanted> wanted) {
   std::vector<PageId> got;
-  RK_RETURN_IF_ERROR(pool_.allocate(static_cast<int>(heads_.size()), got));
-  for (size_t h = 0; h < heads_.size(); ++h) {
-    Head& head = heads_[h];
-    if (piece.info.stored && !whole_page) pool_.copy_rows(head.pages[index], got[h], 0, page_rows_);
-    head.pages[index] = got[h];
-    head.own[index] = 1;
+  RK_RETURN_IF_ERROR(pool_.allocate(static_cast<int64_t>(wanted.size() * heads_.size()), got));
+  const PageId* next = got.data();
+  for (Head& head :
+       heads_) {  // a head's pages lie one behind the other: decode reads them in order
+    for (const Wanted& w : wanted) {
+      if (w.copy) pool_.copy_rows(head.pages[w.index], *next, 0, page_rows_);
+      head.pages[w.index] = *next++;
+      head.own[w.index] = 1;
+    }
   }
   num_own_pages_ += static_cast<int64_t>(got.size());
-  if (piece.info.stored) piece.info.overlaid = true;
   return {};
 }
 
 Status SequenceKv::prepare(std::span<const int32_t> positions) {
-  bool changed = false;
+  std::vector<Wanted> wanted;
   for (size_t i = 0; i < positions.size();) {
     const int32_t position = positions[i];
     if (position >= num_positions_) {  // decode: the last piece grows by one row
@@ -107,14 +107,17 @@ Status SequenceKv::prepare(std::span<const int32_t> positions) {
     size_t j = i + 1;  // positions[i, j) fall on the same page
     while (j < positions.size() && positions[j] - piece.info.offset < page_end) ++j;
     const bool whole = row % page_rows_ == 0 && static_cast<int32_t>(j - i) == page_end - row;
-    RK_RETURN_IF_ERROR(make_writable(piece, row, whole));
-    if (!piece.info.stored) {
-      piece.written = std::max(piece.written, positions[j - 1] - piece.info.offset + 1);
-    }
-    changed = true;
+    const auto index = static_cast<size_t>(piece.base + (row - piece.first_row) / page_rows_);
+    if (heads_[0].own[index] == 0) wanted.push_back({index, piece.info.stored && !whole});
     i = j;
   }
-  if (changed) refresh_runs();
+  RK_RETURN_IF_ERROR(make_writable(wanted));
+  for (const int32_t position : positions) {
+    Piece& piece = pieces_[static_cast<size_t>(piece_at(position))];
+    piece.info.overlaid = piece.info.stored;
+    piece.written = std::max(piece.written, position - piece.info.offset + 1);
+  }
+  if (!positions.empty()) refresh_runs();
   return {};
 }
 

@@ -43,8 +43,7 @@ class SequenceKv {
 
   /// Makes the rows at `positions` (ascending) writable: pages for fresh rows, private copies of
   /// shared ones. The position after the end grows the last piece, which must be fresh.
-  /// Errors: kExhausted from the pool; nothing the caller can see has changed then except pages
-  /// already prepared, which stay valid.
+  /// Errors: kExhausted from the pool, all or none: what was prepared before stays valid.
   Status prepare(std::span<const int32_t> positions);
 
   /// Slot of each (position, KV head) of a layer for kv_write: page * P + row, [T * G].
@@ -91,7 +90,12 @@ class SequenceKv {
     std::vector<kernels::Run> runs;
   };
   int piece_at(int32_t position) const;
-  Status make_writable(Piece& piece, int32_t row, bool whole_page);
+  /// A page, by its index in every head's list, that is to become private.
+  struct Wanted {
+    size_t index = 0;
+    bool copy = false;  ///< rows of the shared page stay
+  };
+  Status make_writable(std::span<const Wanted> wanted);
   void rebuild_runs(Head& head, const std::vector<Piece>& pieces) const;
   void refresh_runs();
 
