@@ -97,16 +97,17 @@ Result<std::unique_ptr<Decoder>> Decoder::load(const WeightFiles& files, const M
   RK_TRY(decoder->family_, find_family(config.family));
   if (!decoder->family_->takes_window) decoder->config_.sliding_window = 0;
 
-  decoder->layers_.resize(static_cast<size_t>(config.num_layers));
-  for (int i = 0; i < config.num_layers; ++i) {
-    RK_RETURN_IF_ERROR(decoder->load_layer(files, i, ctx));
-  }
+  // The largest tensors first: while one is packed, its file pages are resident too.
   RK_TRY(const View embedding,
          files.tensor("token_embd.weight", {config.vocab_size, config.hidden}));
   RK_TRY(decoder->embedding_, decoder->pack(files, std::vector<View>{embedding}, ctx));
   if (files.has("output.weight") && !config.tied_embeddings) {
     RK_TRY(const View output, files.tensor("output.weight", {config.vocab_size, config.hidden}));
     RK_TRY(decoder->output_, decoder->pack(files, std::vector<View>{output}, ctx));
+  }
+  decoder->layers_.resize(static_cast<size_t>(config.num_layers));
+  for (int i = 0; i < config.num_layers; ++i) {
+    RK_RETURN_IF_ERROR(decoder->load_layer(files, i, ctx));
   }
   RK_TRY(decoder->output_norm_, read_vector(files, "output_norm.weight", config.hidden));
 
