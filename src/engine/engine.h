@@ -32,7 +32,7 @@ class Engine : public Runner {
     DType kv_dtype = DType::kF16;    ///< of stored rows: f16, bf16, f32
     int64_t context_tokens = 0;      ///< 0: what the model was trained for
     int64_t kv_bytes = 0;            ///< pool; 0: room for four contexts, at most half of memory
-    int max_step_rows = 512;         ///< active rows per forward pass
+    int max_step_rows = 256;         ///< active rows per forward pass
   };
   /// Errors: those of model and plan files; kExhausted with both numbers before anything is loaded
   /// where the model cannot fit into memory.
