@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "kv/frame_rows.h"
+#include "kv/recovery_plan.h"
 
 namespace rk::engine {
 
@@ -51,19 +52,27 @@ void add_prefix(const kv::PrefixTree::Match& prefix, int32_t begin, int32_t end,
   }
 }
 
-void add_positions(std::vector<int32_t>& out, int32_t begin, int32_t end) {
-  for (int32_t p = begin; p < end; ++p) out.push_back(p);
+kv::RecoveryMode recovery_mode(Mode mode) {
+  switch (mode) {
+    case Mode::kDense:
+      return kv::RecoveryMode::kDense;
+    case Mode::kReuse:
+      return kv::RecoveryMode::kReuse;
+    case Mode::kBoundary:
+      return kv::RecoveryMode::kBoundary;
+    default:
+      return kv::RecoveryMode::kPrefix;
+  }
 }
 
 }  // namespace
 
-Assembly assemble(const Prompt& prompt, Mode mode, int boundary_rows, const Available& available,
-                  kv::SequenceKv& seq) {
+Result<Assembly> assemble(const Prompt& prompt, Mode mode, int boundary_rows,
+                          const Available& available, kv::SequenceKv& seq) {
   Assembly out;
-  RequestStats& stats = out.stats;
-  stats.mode = mode;
-  stats.prompt_tokens = prompt.num_tokens();
+  out.stats.mode = mode;
   const auto matched = static_cast<int32_t>(available.prefix.num_tokens);
+  std::vector<kv::PlanSpan> spans;
   bool all_exact = true;  // so far: rows before this one are exact
   for (size_t i = 0; i < prompt.spans.size(); ++i) {
     const Prompt::Span& span = prompt.spans[i];
@@ -73,29 +82,35 @@ Assembly assemble(const Prompt& prompt, Mode mode, int boundary_rows, const Avai
     const auto& segment = available.segments[i];
     const bool spliced = segment != nullptr && from_prefix == 0;
     const bool exact = !spliced || available.exact[i];
+    const bool ingested = spliced && available.ingested_now[i];
     if (spliced) {
       seq.add_stored(segment->rows, 0, length);
-      const int32_t targets =
-          !exact && mode == Mode::kBoundary ? std::min(length, boundary_rows) : 0;
-      add_positions(out.active, span.begin, span.begin + targets);
-      const bool fresh = available.ingested_now[i];
-      stats.recomputed += targets;
-      (fresh ? stats.fresh : stats.document_cached) += length - targets;
-      if (!fresh && segment->computed_at != span.begin) stats.relocated += length - targets;
-    } else {
-      if (from_prefix < length) seq.add_fresh(from_prefix, length - from_prefix);
-      add_positions(out.active, span.begin + from_prefix, span.end);
-      stats.prefix_cached += from_prefix;
-      stats.fresh += length - from_prefix;
+    } else if (from_prefix < length) {
+      seq.add_fresh(from_prefix, length - from_prefix);
     }
-    if (span.segment) {
-      const bool hit = spliced ? !available.ingested_now[i] : from_prefix == length;
-      stats.documents.push_back(
-          {hit ? DocumentState::kHit : DocumentState::kMiss, all_exact && exact, length});
-    }
+    spans.push_back({.num_rows = length,
+                     .segment = spliced,
+                     .exact = spliced && exact,
+                     .ingested = ingested,
+                     .relocated = spliced && segment->computed_at != span.begin,
+                     .prefix_rows = from_prefix,
+                     .targets = {}});
     all_exact = all_exact && exact;
+    if (span.segment) {
+      const bool hit = spliced ? !ingested : from_prefix == length;
+      out.stats.documents.push_back(
+          {hit ? DocumentState::kHit : DocumentState::kMiss, all_exact, length});
+    }
     if (all_exact) out.exact_tokens = span.end;
   }
+  RK_TRY(const kv::RecoveryPlan plan, kv::plan_recovery(spans, recovery_mode(mode), boundary_rows));
+  out.active = plan.positions();
+  out.stats.prompt_tokens = prompt.num_tokens();
+  out.stats.prefix_cached = plan.counts.prefix_cached;
+  out.stats.document_cached = plan.counts.document_cached;
+  out.stats.recomputed = plan.counts.recomputed;
+  out.stats.fresh = plan.counts.fresh;
+  out.stats.relocated = plan.counts.relocated;
   return out;
 }
 

@@ -52,7 +52,7 @@ struct Assembly {
 
 /// Lays the prompt out in `seq` (empty before). `boundary_rows`: first rows of every non-exact
 /// segment that are targets.
-Assembly assemble(const Prompt& prompt, Mode mode, int boundary_rows, const Available& available,
-                  kv::SequenceKv& seq);
+Result<Assembly> assemble(const Prompt& prompt, Mode mode, int boundary_rows,
+                          const Available& available, kv::SequenceKv& seq);
 
 }  // namespace rk::engine

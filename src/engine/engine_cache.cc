@@ -176,7 +176,7 @@ Status Engine::start(const Request& request, const CancelFn& cancelled, Run& run
     none.ingested_now.resize(lead_run.prompt.spans.size());
     lead_run.kv = new_sequence(true);
     RK_RETURN_IF_ERROR(make_room(pages_for(lead + 2 * pool_->page_rows())));
-    lead_run.assembly = assemble(lead_run.prompt, Mode::kPrefix, 0, none, *lead_run.kv);
+    RK_TRY(lead_run.assembly, assemble(lead_run.prompt, Mode::kPrefix, 0, none, *lead_run.kv));
     std::vector<float> no_logits;
     const auto& active = lead_run.assembly.active;
     RK_RETURN_IF_ERROR(run_rows(*lead_run.kv, lead_run.prompt.tokens, active, active.size(),
@@ -192,7 +192,7 @@ Status Engine::start(const Request& request, const CancelFn& cancelled, Run& run
     RK_RETURN_IF_ERROR(find_segments(request, cancelled, run, available));
   }
   run.kv = new_sequence(false);
-  run.assembly = assemble(prompt, run.mode, request.boundary_rows, available, *run.kv);
+  RK_TRY(run.assembly, assemble(prompt, run.mode, request.boundary_rows, available, *run.kv));
   run.assembly.stats.prefix_cached -= lead_now;
   run.assembly.stats.fresh += lead_now;
   const auto spans = static_cast<int64_t>(prompt.spans.size()) + 1;

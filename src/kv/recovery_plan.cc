@@ -83,12 +83,8 @@ void count(const PlanSpan& s, RecoveryMode mode, const std::vector<RowRange>& ac
   RecoveryCounts& c = plan.counts;
   c.prefix_cached += prefix;
   const int64_t stored = s.num_rows - num_active - prefix;  // rows of the segment itself
-  if (s.ingested) {
-    c.fresh += num_active + stored;
-    return;
-  }
-  c.document_cached += stored;
-  if (s.relocated) c.relocated += stored;
+  (s.ingested ? c.fresh : c.document_cached) += stored;
+  if (s.relocated && !s.ingested) c.relocated += stored;
   // Rows the prefix cache held are no segment's, even where one is computed for its logits.
   const int64_t again = s.prefix_rows - prefix;
   const bool segment_used =

@@ -25,7 +25,7 @@ struct PlanSpan {
   int32_t num_rows = 0;
   bool segment = false;     ///< a document with stored rows
   bool exact = false;       ///< those rows are exact: never targets (A3)
-  bool ingested = false;    ///< computed for this very request: its rows count as fresh (A3)
+  bool ingested = false;    ///< computed for this very request: rows it keeps count as fresh (A3)
   bool relocated = false;   ///< stored at another offset than the one it has here
   int32_t prefix_rows = 0;  ///< first rows held by the prefix cache; only a whole span may precede
   std::span<const RowRange> targets;  ///< kTargets: ascending, disjoint; prefix and exact rows in
