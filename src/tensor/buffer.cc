@@ -13,6 +13,7 @@
 
 #include "base/cgroup.h"
 #include "base/check.h"
+#include "tensor/device.h"
 
 namespace rk {
 namespace {
@@ -50,9 +51,22 @@ Result<Buffer> Buffer::allocate(int64_t bytes) {
   return out;
 }
 
+Result<Buffer> Buffer::allocate(int64_t bytes, Memory memory) {
+  if (memory == Memory::kHost) return allocate(bytes);
+  Buffer out;
+  RK_TRY(out.data_, memory == Memory::kCard ? allocate_on_card(bytes) : allocate_pinned(bytes));
+  out.bytes_ = bytes;
+  out.memory_ = memory;
+  return out;
+}
+
 Buffer::~Buffer() {
   if (data_ == nullptr) return;
-  if (bytes_ >= kMapFrom) {
+  if (memory_ == Memory::kCard) {
+    free_on_card(data_);
+  } else if (memory_ == Memory::kPinned) {
+    free_pinned(data_);
+  } else if (bytes_ >= kMapFrom) {
     munmap(data_, static_cast<size_t>(bytes_));
   } else {
     std::free(data_);
@@ -60,7 +74,7 @@ Buffer::~Buffer() {
 }
 
 void Buffer::release_pages(int64_t begin, int64_t bytes) const {
-  if (bytes <= 0) return;
+  if (bytes <= 0 || memory_ != Memory::kHost) return;
   RK_CHECK(begin >= 0 && begin <= bytes_ && bytes <= bytes_ - begin);
   char* base = as<char>();
   const int64_t end = begin + bytes;

@@ -1,6 +1,6 @@
-// Host memory that is owned: zeroed, 64-byte aligned, released in the destructor. Large buffers
-// come straight from the kernel and cost nothing until touched, so capacity can be reserved up
-// front.
+// Memory that is owned and released in the destructor. Host memory is zeroed and 64-byte aligned;
+// large buffers come straight from the kernel and cost nothing until touched, so capacity can be
+// reserved up front. Memory of a card, and host memory pinned for copies to it, are not zeroed.
 #pragma once
 
 #include <cstddef>
@@ -11,11 +11,15 @@
 
 namespace rk {
 
+enum class Memory : uint8_t { kHost, kPinned, kCard };
+
 class Buffer {
  public:
   Buffer() = default;
   /// `bytes` of zeros. Errors: kExhausted with both numbers where the system refuses.
   static Result<Buffer> allocate(int64_t bytes);
+  /// The same in the given memory; kCard means the thread's current card (open_card).
+  static Result<Buffer> allocate(int64_t bytes, Memory memory);
   ~Buffer();
   Buffer(Buffer&& other) noexcept { swap(other); }
   Buffer& operator=(Buffer&& other) noexcept {
@@ -29,16 +33,19 @@ class Buffer {
   T* as() const {
     return static_cast<T*>(data_);
   }
-  /// Gives the physical pages of [begin, begin+bytes) back; they read as zeros afterwards.
+  /// Gives the physical pages of [begin, begin+bytes) back; they read as zeros afterwards. Nothing
+  /// happens in memory that is not plain host memory.
   void release_pages(int64_t begin, int64_t bytes) const;
 
  private:
   void swap(Buffer& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
+    std::swap(memory_, other.memory_);
   }
   void* data_ = nullptr;
   int64_t bytes_ = 0;
+  Memory memory_ = Memory::kHost;
 };
 
 /// Physical memory that could be taken now (MemAvailable, cgroup limits respected), bytes.

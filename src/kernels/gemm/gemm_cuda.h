@@ -1,0 +1,88 @@
+// Linear layers on a card: y[m,n] (+)= sum_k x[m,k] w[n,k] (+ bias[n]).
+//
+// Weights are kept in the form that is fastest for the shape and fits: bf16 through cuBLASLt, or
+// int8 / int4 groups by our own kernels where few rows make it a matter of bytes (many rows expand
+// a layer into a bf16 scratch first). FP8 (e4m3) runs in cuBLASLt with its scales. f32 accumulation
+// everywhere. cuBLASLt is opened at run time (dlopen), so the program starts without it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "base/status.h"
+#include "tensor/device.h"
+#include "tensor/view.h"
+
+namespace rk::kernels {
+
+/// How a weight lies on the card.
+enum class CudaWeightForm : uint8_t {
+  kBf16,     ///< [N, K]
+  kFp8,      ///< e4m3 with one f32 scale per tensor
+  kInt8G32,  ///< groups of 32 along K: int8 codes, f16 scale (Q8_0, and Q6_K's 16-groups widened)
+  kInt4G32,  ///< groups of 32 along K: 4-bit codes, f16 scale and f16 minimum (Q4_0, Q4_1, Q4_K)
+};
+
+/// A weight matrix on the card; immutable.
+class CudaWeight {
+ public:
+  virtual ~CudaWeight() = default;
+  int64_t n() const { return n_; }
+  int64_t k() const { return k_; }
+  virtual CudaWeightForm form() const = 0;
+  virtual int64_t num_bytes() const = 0;
+
+ protected:
+  CudaWeight(int64_t n, int64_t k) : n_(n), k_(k) {}
+
+ private:
+  int64_t n_, k_;
+};
+
+struct GemmCudaArgs {
+  View x;                         ///< [M, K] bf16, rows contiguous
+  const CudaWeight* w = nullptr;  ///< [N, K]
+  View bias;                      ///< [N] f32 on the card, or empty
+  View y;                         ///< [M, N] bf16 or f32, rows may be strided
+  bool accumulate = false;        ///< y += (f32 only)
+};
+
+/// cuBLASLt, its cached choices of algorithm and its workspace, for one stream. Engine thread only.
+class GemmCuda {
+ public:
+  struct Options {
+    int64_t workspace_bytes = int64_t{64} << 20;
+    int64_t expand_elements = 0;  ///< bf16 scratch for quantised weights and many rows: max N*K
+  };
+  /// Errors: kUnavailable naming libcublasLt.so.13 and where it was looked for; kExhausted.
+  static Result<std::unique_ptr<GemmCuda>> create(const Options& options, Stream stream);
+  virtual ~GemmCuda() = default;
+
+  /// Uploads the rows of `parts` (host views, [N_i, K], plain or GGUF block formats) one below the
+  /// other. `form`: kBf16 takes every dtype; kInt4G32 and kInt8G32 take block formats that fit them
+  /// exactly or nearly (what is lost is said in gemm_cuda.cc). Errors: kInvalidArgument,
+  /// kUnimplemented, kExhausted.
+  virtual Result<std::unique_ptr<CudaWeight>> upload(std::span<const View> parts,
+                                                     CudaWeightForm form) = 0;
+  /// Random normal weights of the given deviation, made on the card from a seed.
+  virtual Result<std::unique_ptr<CudaWeight>> random(int64_t n, int64_t k, CudaWeightForm form,
+                                                     uint64_t seed, float deviation) = 0;
+  /// The form that keeps `dtype` with the least bytes without further loss.
+  virtual CudaWeightForm compact_form(DType dtype) const = 0;
+
+  /// Searches algorithms for a row count up front, outside timed steps and graph capture.
+  virtual Status prepare(const CudaWeight& w, int64_t num_rows, DType y_dtype, bool bias,
+                         bool accumulate) = 0;
+  /// In stream order; allocates nothing once prepared for the row count (an unseen row count costs
+  /// one heuristic query on the host). May be captured in a graph.
+  virtual Status run(const GemmCudaArgs& args) = 0;
+
+  /// out[i] = row ids[i] of w as f32 [num, K]: the embedding lookup. ids on the card; an id outside
+  /// [0, N) reads row 0 (the caller has checked).
+  virtual Status gather_rows(const CudaWeight& w, const int32_t* ids, int64_t num,
+                             const View& out) = 0;
+};
+
+}  // namespace rk::kernels

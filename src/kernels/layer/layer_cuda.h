@@ -1,0 +1,60 @@
+// The memory-bound rest of a decoder layer on a card, fused to one pass each. Residuals and norm
+// weights are f32, activations bf16, arithmetic f32. In stream order; nothing is allocated. All
+// pointers are device pointers. T rows, H query heads, G KV heads, D head dim.
+#pragma once
+
+#include <cstdint>
+
+#include "base/status.h"
+#include "kernels/rope/rope.h"
+#include "kernels/seg_attn/seg_attn_cuda.h"
+#include "tensor/device.h"
+#include "tensor/view.h"
+
+namespace rk::kernels {
+
+/// y[t] = bf16( x[t] * weight / sqrt(mean(x[t]^2) + eps) );  x [T, N] f32, y [T, N] bf16.
+struct RmsNormCudaArgs {
+  View x, weight, y;
+  float eps = 1e-6F;
+};
+Status rms_norm_cuda(const RmsNormCudaArgs& args, Stream stream);
+
+/// After the QKV projection: q and k heads are normed (where weights are given), k is rotated at
+/// the row's index in its span, k and v go to their pages; q is left in qkv, normed and not
+/// rotated. A row's page is entry page_index[t] of its (layer, head) list, its slot page_slot[t].
+struct QkvWriteCudaArgs {
+  View qkv;  ///< [T, (H + 2G) * D] bf16: q heads, k heads, v heads
+  int num_heads = 1, num_kv_heads = 1, head_dim = 128, layer = 0;
+  const float* q_norm = nullptr;  ///< [D] or null
+  const float* k_norm = nullptr;
+  float eps = 1e-6F;
+  const int32_t* row_index = nullptr;   ///< [T] what k is rotated at
+  const int32_t* sequence = nullptr;    ///< [T] index into `sequences`
+  const int32_t* page_index = nullptr;  ///< [T]
+  const int32_t* page_slot = nullptr;   ///< [T] row within the page
+  const DeviceSequence* sequences = nullptr;
+  RopeView rope;          ///< device tables
+  View k_pages, v_pages;  ///< [N, P, D] bf16
+};
+Status qkv_write_cuda(const QkvWriteCudaArgs& args, Stream stream);
+
+/// y[t] = silu(gate[t]) * up[t];  gate_up [T, 2F] bf16 (gate first), y [T, F] bf16, may be
+/// gate_up's own memory only if rows do not overlap.
+Status swiglu_cuda(const View& gate_up, const View& y, Stream stream);
+
+/// y[i] = x[rows[i]] over rows of `x` [*, N] of any plain dtype, rows may be strided; y [num, N].
+Status gather_rows_cuda(const View& x, const int32_t* rows, const View& y, Stream stream);
+
+/// to[index[i]] = value[i]: scattered 4-byte updates of device tables.
+Status scatter_i32_cuda(const int64_t* index, const int32_t* value, int64_t num, int32_t* to,
+                        Stream stream);
+
+/// Page copies inside the pool: rows of page from[i] to page to[i], K and V. [num] each.
+Status copy_pages_cuda(const View& k_pages, const View& v_pages, const int32_t* from,
+                       const int32_t* to, int64_t num, Stream stream);
+
+/// Uniform or normal random fill from a seed (bench shapes, tests); x plain dtype.
+Status fill_normal_cuda(const View& x, uint64_t seed, float deviation, Stream stream);
+
+}  // namespace rk::kernels

@@ -1,0 +1,63 @@
+// Where memory lies and work runs: the host, or one CUDA card. In a build without CUDA every call
+// that needs a card fails with kUnimplemented; nothing else notices. Streams are explicit; only
+// functions named sync_* wait for the card.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "base/status.h"
+
+struct CUstream_st;  // what cudaStream_t points to
+
+namespace rk {
+
+using Stream = CUstream_st*;
+
+struct Device {
+  enum class Kind : uint8_t { kCpu, kCuda };
+  Kind kind = Kind::kCpu;
+  int index = 0;  ///< of the card
+  bool is_cuda() const { return kind == Kind::kCuda; }
+  std::string name() const;  ///< "cpu", "cuda:0"
+  bool operator==(const Device&) const = default;
+};
+
+/// "cpu", "cuda" (card 0) or "cuda:N". Errors: kInvalidArgument.
+Result<Device> parse_device(std::string_view text);
+
+struct CardInfo {
+  std::string name;
+  int major = 0, minor = 0;  ///< compute capability
+  int num_sms = 0;
+  int64_t total_bytes = 0, free_bytes = 0;
+  int driver_version = 0, runtime_version = 0;  ///< 13000 is CUDA 13.0
+};
+
+/// Cards this process can see; 0 without a driver or in a build without CUDA.
+int num_cards();
+
+/// Makes the card current for the calling thread and says what it is. Errors: kUnimplemented in a
+/// build without CUDA; kUnavailable where driver or card is missing, too old (compute capability
+/// below 8.0) or in use by somebody exclusively; the message says what to do.
+Result<CardInfo> open_card(int index);
+
+/// What Buffer is made of: device memory and pinned host memory. Errors: kExhausted with both
+/// numbers.
+Result<void*> allocate_on_card(int64_t bytes);
+void free_on_card(void* data);
+Result<void*> allocate_pinned(int64_t bytes);
+void free_pinned(void* data);
+
+/// A non-blocking stream; a plain handle that lives as long as the process.
+Result<Stream> create_stream();
+/// Copies in stream order. Host memory should be pinned and must stay until the copy is done.
+Status copy_to_card(void* card, const void* host, int64_t bytes, Stream stream);
+Status copy_from_card(void* host, const void* card, int64_t bytes, Stream stream);
+Status copy_on_card(void* to, const void* from, int64_t bytes, Stream stream);
+Status zero_on_card(void* card, int64_t bytes, Stream stream);
+/// Waits until the stream is empty. Errors: kInternal with the card's error, of any call before.
+Status sync_stream(Stream stream);
+
+}  // namespace rk

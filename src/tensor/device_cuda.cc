@@ -1,0 +1,131 @@
+// The CUDA runtime behind tensor/device.h.
+#include <cuda_runtime.h>
+
+#include "tensor/device.h"
+
+namespace rk {
+namespace {
+
+constexpr int kMinMajor = 8;
+
+Status failed(const char* what, cudaError_t error) {
+  return internal("cuda: ", what, ": ", cudaGetErrorString(error), " (", cudaGetErrorName(error),
+                  ")");
+}
+
+Status check(const char* what, cudaError_t error) {
+  return error == cudaSuccess ? Status{} : failed(what, error);
+}
+
+Status no_card(cudaError_t error) {
+  int driver = 0, runtime = 0;
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&runtime);
+  if (driver == 0) {
+    return unavailable(
+        "cuda: no NVIDIA driver found (libcuda.so.1); install one, or use "
+        "--device cpu");
+  }
+  if (driver / 1000 < runtime / 1000) {
+    return unavailable("cuda: the driver knows CUDA ", driver / 1000, ".", driver % 1000 / 10,
+                       ", this redknot was built for ", runtime / 1000, ".", runtime % 1000 / 10,
+                       "; update the driver, or use --device cpu");
+  }
+  return unavailable("cuda: no usable card: ", cudaGetErrorString(error), "; use --device cpu");
+}
+
+}  // namespace
+
+int num_cards() {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
+Result<CardInfo> open_card(int index) {
+  int count = 0;
+  if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess || count == 0) {
+    return no_card(error);
+  }
+  if (index >= count) {
+    return unavailable("cuda: card ", index, " wanted, ", count, " present (0 to ", count - 1, ")");
+  }
+  cudaDeviceProp properties;
+  if (const cudaError_t error = cudaGetDeviceProperties(&properties, index); error != cudaSuccess) {
+    return no_card(error);
+  }
+  if (properties.major < kMinMajor) {
+    return unavailable("cuda: ", properties.name, " has compute capability ", properties.major, ".",
+                       properties.minor, ", at least ", kMinMajor,
+                       ".0 is needed; use --device cpu");
+  }
+  if (const cudaError_t error = cudaSetDevice(index); error != cudaSuccess) return no_card(error);
+  size_t free = 0, total = 0;
+  if (const cudaError_t error = cudaMemGetInfo(&free, &total); error != cudaSuccess) {
+    return unavailable("cuda: ", properties.name, " cannot be used: ", cudaGetErrorString(error));
+  }
+  CardInfo info{properties.name, properties.major, properties.minor,
+                properties.multiProcessorCount};
+  info.total_bytes = static_cast<int64_t>(total);
+  info.free_bytes = static_cast<int64_t>(free);
+  cudaDriverGetVersion(&info.driver_version);
+  cudaRuntimeGetVersion(&info.runtime_version);
+  return info;
+}
+
+Result<void*> allocate_on_card(int64_t bytes) {
+  if (bytes < 0) return invalid_argument("cuda: ", bytes, " bytes wanted");
+  void* data = nullptr;
+  if (bytes == 0) return data;
+  if (const cudaError_t error = cudaMalloc(&data, static_cast<size_t>(bytes));
+      error != cudaSuccess) {
+    cudaGetLastError();  // an allocation that fails leaves the card usable
+    size_t free = 0, total = 0;
+    cudaMemGetInfo(&free, &total);
+    if (error != cudaErrorMemoryAllocation) return failed("allocation", error);
+    return exhausted("cuda: ", bytes >> 20, " MiB of device memory wanted, ", free >> 20, " of ",
+                     total >> 20, " MiB free");
+  }
+  return data;
+}
+
+void free_on_card(void* data) { cudaFree(data); }
+
+Result<void*> allocate_pinned(int64_t bytes) {
+  if (bytes < 0) return invalid_argument("cuda: ", bytes, " pinned bytes wanted");
+  void* data = nullptr;
+  if (bytes == 0) return data;
+  if (const cudaError_t error = cudaMallocHost(&data, static_cast<size_t>(bytes));
+      error != cudaSuccess) {
+    cudaGetLastError();
+    return exhausted("cuda: ", bytes,
+                     " bytes of pinned host memory wanted: ", cudaGetErrorString(error));
+  }
+  return data;
+}
+
+void free_pinned(void* data) { cudaFreeHost(data); }
+
+Result<Stream> create_stream() {
+  cudaStream_t stream = nullptr;
+  RK_RETURN_IF_ERROR(check("stream", cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking)));
+  return stream;
+}
+
+Status copy_to_card(void* card, const void* host, int64_t bytes, Stream stream) {
+  return check("copy to the card", cudaMemcpyAsync(card, host, static_cast<size_t>(bytes),
+                                                   cudaMemcpyHostToDevice, stream));
+}
+Status copy_from_card(void* host, const void* card, int64_t bytes, Stream stream) {
+  return check("copy from the card", cudaMemcpyAsync(host, card, static_cast<size_t>(bytes),
+                                                     cudaMemcpyDeviceToHost, stream));
+}
+Status copy_on_card(void* to, const void* from, int64_t bytes, Stream stream) {
+  return check("copy on the card", cudaMemcpyAsync(to, from, static_cast<size_t>(bytes),
+                                                   cudaMemcpyDeviceToDevice, stream));
+}
+Status zero_on_card(void* card, int64_t bytes, Stream stream) {
+  return check("zeroing", cudaMemsetAsync(card, 0, static_cast<size_t>(bytes), stream));
+}
+Status sync_stream(Stream stream) { return check("step", cudaStreamSynchronize(stream)); }
+
+}  // namespace rk

@@ -1,0 +1,27 @@
+// Stands in for device_cuda.cc in a build without CUDA.
+#include "base/check.h"
+#include "tensor/device.h"
+
+namespace rk {
+namespace {
+
+Status none() {
+  return unimplemented("this redknot was built without CUDA; build it where a toolkit >= 13 is");
+}
+
+}  // namespace
+
+int num_cards() { return 0; }
+Result<CardInfo> open_card(int) { return none(); }
+Result<void*> allocate_on_card(int64_t) { return none(); }
+void free_on_card(void* data) { RK_CHECK(data == nullptr); }
+Result<void*> allocate_pinned(int64_t) { return none(); }
+void free_pinned(void* data) { RK_CHECK(data == nullptr); }
+Result<Stream> create_stream() { return none(); }
+Status copy_to_card(void*, const void*, int64_t, Stream) { return none(); }
+Status copy_from_card(void*, const void*, int64_t, Stream) { return none(); }
+Status copy_on_card(void*, const void*, int64_t, Stream) { return none(); }
+Status zero_on_card(void*, int64_t, Stream) { return none(); }
+Status sync_stream(Stream) { return none(); }
+
+}  // namespace rk
