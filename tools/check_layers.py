@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Who may include whom: checks every #include under src/ against the table below.
 
-Also: includes are written from src/; third-party headers appear only in .cc and .cu files; headers
+Also: includes are written from src/; third-party headers appear only in .cc and .cu files (CUDA's own in .cuh too); headers
 start with #pragma once, but for x_body.h (code that variants compile several times); a project header that is named exists. Changing the table needs a note in
 docs/decisions/.
 
@@ -35,6 +35,8 @@ SYSTEM = re.compile(
     r"^(dirent|dlfcn|errno|fcntl|immintrin|limits|poll|pthread|pwd|sched|signal|spawn|stdint|string|"
     r"time|unistd|cpuid|x86intrin)\.h$"
 )
+# The CUDA language's own headers: device code (.cuh) cannot do without them.
+CUDA = re.compile(r"^cuda(_\w+)?\.h$")
 STANDARD = re.compile(r"^[a-z0-9_]+$")
 
 
@@ -69,6 +71,8 @@ def problems_of(src, path):
         if bracket == "<":
             if name.split("/")[0] in ALLOWED and (src / name).exists():
                 yield f"{where}: <{name}> is ours and takes quotes"
+            elif path.suffix == ".cuh" and CUDA.match(name):
+                pass
             elif header and not is_test and third_party(name):
                 yield f"{where}: third-party header <{name}> in a header; only .cc and .cu may"
             continue
@@ -96,6 +100,8 @@ def self_test():
         ("model/c.cc", '#include "kv/a.h"\n#include <boost/json.hpp>\n', None),
         ("tier/d.cc", '#include "text/e.h"\n', "tier may not include text"),
         ("text/e.h", "#pragma once\n#include <boost/json.hpp>\n", "third-party"),
+        ("kernels/g.cuh", "#pragma once\n#include <cuda_bf16.h>\n", None),
+        ("kernels/h.h", "#pragma once\n#include <cuda_bf16.h>\n", "third-party"),
         ("text/f.h", "#include <string>\n", "pragma once"),
         ("engine/g.cc", '#include "h.h"\n', "not written from src/"),
         ("engine/i.cc", '#include "kv/none.h"\n', "does not exist"),

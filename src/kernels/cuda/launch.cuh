@@ -1,4 +1,4 @@
-// What every launch needs. Included by .cu files only.
+// What every launch needs. Included by .cu and .cuh files only.
 #pragma once
 
 #include <cuda_runtime.h>
