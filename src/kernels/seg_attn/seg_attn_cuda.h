@@ -67,6 +67,7 @@ struct SegAttnPlan {
   std::vector<SegAttnItem> items;  ///< longest first
   std::vector<SegAttnMerge> merges;
   int32_t num_parts = 0;
+  int32_t max_item_rows = 0;  ///< packed rows of the largest item
 };
 /// Pure. Every visible (query, key) pair is covered exactly once, and the work of the largest item
 /// is about the mean work of a multiprocessor where the rows allow it.
@@ -85,16 +86,18 @@ struct SegAttnCudaArgs {
   // The plan, uploaded. Counts are read on the card so that a captured graph can be replayed.
   const SegAttnItem* items = nullptr;
   const SegAttnMerge* merges = nullptr;
-  const int32_t* counts = nullptr;    ///< {items, merges}
-  int max_items = 0, max_merges = 0;  ///< bounds of the counts: they size the grid
-  float* part_o = nullptr;            ///< [max_parts, 128, D]
-  float* part_lse = nullptr;          ///< [max_parts, 128]
+  const int32_t* counts = nullptr;       ///< {items, merges}
+  int max_items = 0, max_merges = 0;     ///< bounds of the counts: they size the grid
+  int max_item_rows = kSegAttnTileRows;  ///< bound of an item's rows; up to 64 is decode's form
+  float* part_o = nullptr;               ///< [max_parts, 128, D]
+  float* part_lse = nullptr;             ///< [max_parts, 128]
   int32_t* next_item = nullptr;  ///< counter of the persistent grid; 0 before and after the call
 };
 
-/// Runs in stream order, allocates nothing. D is 64, 128 or 256. `variant` is "sm90", "sm80" or ""
-/// for the fastest that the card runs. Errors: kInvalidArgument, kUnimplemented; kInternal where
-/// the launch fails.
+/// Rows of a run on a page that a query may see are finite; rows of such a page outside every run
+/// may hold anything. Runs in stream order, allocates nothing. D is 64, 128 or 256. `variant` is
+/// "sm90", "sm80" or "" for the fastest that the card runs. Errors: kInvalidArgument,
+/// kUnimplemented; kInternal where the launch fails.
 Status seg_attn_cuda(const SegAttnCudaArgs& args, std::string_view variant, Stream stream);
 
 }  // namespace rk::kernels
