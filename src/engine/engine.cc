@@ -15,6 +15,7 @@ namespace rk::engine {
 namespace {
 
 constexpr int kPageRows = 16;
+constexpr int kHostStepRows = 256, kCardStepRows = 4096;
 
 }  // namespace
 
@@ -33,11 +34,13 @@ Status Engine::load(const Options& options) {
                         ? std::min<int64_t>(options.context_tokens, config.context_tokens)
                         : config.context_tokens;
   model::Decoder::Options decoder;
-  decoder.max_step_rows = options.max_step_rows;
+  decoder.device = options.device;
+  decoder.max_step_rows = options.max_step_rows > 0 ? options.max_step_rows
+                          : options.device.is_cuda() ? kCardStepRows
+                                                     : kHostStepRows;
   decoder.context_tokens = context_tokens_;
   const int64_t need = model::estimate_memory_bytes(files, config, decoder);
-  const int64_t have = available_memory_bytes();
-  if (need > have) {
+  if (const int64_t have = available_memory_bytes(); !options.device.is_cuda() && need > have) {
     return exhausted(options.model, ": ", need >> 20, " MiB wanted for weights and workspace, ",
                      have >> 20, " MiB of memory free");
   }
@@ -66,26 +69,48 @@ Status Engine::load(const Options& options) {
     }
   }
 
+  RK_RETURN_IF_ERROR(create_pool(options));
+
+  kv::IdentityBuilder identity("engine rows");
+  identity.add("model", options.model).add("bytes", files.num_bytes());
+  identity.add("kv dtype", dtype_name(pool_->dtype())).add("row format", 1);
+  for (const double f : model::rope_inv_freq(config.rope)) identity.add("rope", f);
+  identity.add("gemm", ctx_.forced_variant("gemm")).add("plan", plan_.digest());
+  identity.add("device", options.device.is_cuda() ? "cuda" : "cpu");
+  identity_ = identity.finish().hex();
+  log::info("engine: ", config.family, " on ", options.device.name(), ", weights ",
+            decoder_->weight_bytes() >> 20, " MiB, KV pool ",
+            pool_->num_pages() * pool_->page_bytes() >> 20, " MiB, context ", context_tokens_,
+            " tokens");
+  return {};
+}
+
+Status Engine::create_pool(const Options& options) {
   kv::PagePool::Options pool;
   pool.page_rows = kPageRows;
-  pool.head_dim = config.head_dim;
-  pool.dtype = options.kv_dtype;
+  pool.head_dim = decoder_->config().head_dim;
+  pool.memory = decoder_->kv_memory();
+  pool.dtype = options.device.is_cuda() ? DType::kBf16 : options.kv_dtype;
+  int64_t have = available_memory_bytes();
+  if (options.device.is_cuda()) {
+    RK_TRY(const CardInfo card, open_card(options.device.index));
+    have = card.free_bytes;
+  }
   const int64_t context_bytes =
       pages_for(context_tokens_ + kPageRows) * kv::PagePool::page_bytes(pool);
   pool.capacity_bytes =
       options.kv_bytes > 0 ? options.kv_bytes : std::min(4 * context_bytes, have / 2);
+  if (pool.capacity_bytes > have && options.device.is_cuda()) {
+    return exhausted("KV pool: ", pool.capacity_bytes >> 20, " MiB wanted, ", have >> 20,
+                     " MiB of ", options.device.name(), " free beside the weights");
+  }
   RK_TRY(pool_, kv::PagePool::create(pool));
-
-  kv::IdentityBuilder identity("engine rows");
-  identity.add("model", options.model).add("bytes", files.num_bytes());
-  identity.add("kv dtype", dtype_name(options.kv_dtype)).add("row format", 1);
-  for (const double f : model::rope_inv_freq(config.rope)) identity.add("rope", f);
-  identity.add("gemm", ctx_.forced_variant("gemm")).add("plan", plan_.digest());
-  identity_ = identity.finish().hex();
-  log::info("engine: ", config.family, ", weights ", decoder_->weight_bytes() >> 20,
-            " MiB, KV pool ", pool.capacity_bytes >> 20, " MiB, context ", context_tokens_,
-            " tokens");
   return {};
+}
+
+Status Engine::health() const {
+  const std::lock_guard lock(failure_mutex_);
+  return failure_;
 }
 
 int64_t Engine::pages_for(int64_t rows) const {
@@ -128,9 +153,12 @@ Status Engine::run_rows(kv::SequenceKv& kv, std::span<const int32_t> tokens,
                         const CancelFn& cancelled, std::vector<float>& logits) {
   const auto step_rows = static_cast<size_t>(decoder_->max_step_rows());
   std::vector<int32_t> ids, wanted;
-  for (size_t begin = 0; begin < active.size(); begin += step_rows) {
+  const auto logits_rows = static_cast<size_t>(decoder_->max_logits_rows());
+  for (size_t begin = 0, end = 0; begin < active.size(); begin = end) {
     if (cancelled && cancelled()) return rk::cancelled("request cancelled");
-    const auto rows = active.subspan(begin, std::min(step_rows, active.size() - begin));
+    end = std::min(begin + step_rows, active.size());
+    if (end > first_logits) end = std::min(end, std::max(begin, first_logits) + logits_rows);
+    const auto rows = active.subspan(begin, end - begin);
     ids.clear();
     wanted.clear();
     for (size_t i = 0; i < rows.size(); ++i) {
@@ -145,7 +173,14 @@ Status Engine::run_rows(kv::SequenceKv& kv, std::span<const int32_t> tokens,
                                 wanted,
                                 View(logits.data() + old, DType::kF32,
                                      {static_cast<int64_t>(wanted.size()), vocab_size()})};
-    RK_RETURN_IF_ERROR(decoder_->forward(step, ctx_));
+    if (const Status status = decoder_->forward(step, ctx_); !status.ok()) {
+      if (status.code() == Code::kInternal) {
+        const std::lock_guard lock(failure_mutex_);
+        failure_ = unavailable("the engine stopped after a failure of its device: ",
+                               status.message());
+      }
+      return status;
+    }
     kv.trim(rows.back() + 1);
   }
   return {};
@@ -153,6 +188,7 @@ Status Engine::run_rows(kv::SequenceKv& kv, std::span<const int32_t> tokens,
 
 Status Engine::evaluate(const Request& request, int64_t num_rows, std::vector<float>& logits,
                         RequestStats* stats) {
+  RK_RETURN_IF_ERROR(health());
   RK_RETURN_IF_ERROR(check(request));
   Run run;
   RK_RETURN_IF_ERROR(start(request, {}, run));
@@ -178,6 +214,7 @@ void Engine::run(const Request& request, double queue_ms, Listener& listener) {
   Outcome outcome;
   outcome.stats.queue_ms = queue_ms;
   const auto serve = [&]() -> Status {
+    RK_RETURN_IF_ERROR(health());
     RK_RETURN_IF_ERROR(check(request));
     Run run;
     RK_RETURN_IF_ERROR(start(

@@ -1,11 +1,12 @@
 // The engine: one model, one KV pool, requests in turn. A request is assembled from stored and
 // fresh rows, its active rows run through the decoder in steps, and decode continues on exactly
 // that KV: there is one path, and it is the one that answers (spec A5). Engine thread only, except
-// check() and the getters.
+// check(), health() and the getters.
 #pragma once
 
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -29,20 +30,25 @@ class Engine : public Runner {
     std::string plan_json;           ///< the same as text; wins over `plan`
     int threads = 0;                 ///< 0: all usable cores
     kernels::ForcedVariants forced;  ///< --kernel OP=VARIANT
-    DType kv_dtype = DType::kF16;    ///< of stored rows: f16, bf16, f32
+    Device device;                   ///< where the model runs
+    DType kv_dtype = DType::kF16;    ///< of stored rows: f16, bf16, f32; a card keeps bf16
     int64_t context_tokens = 0;      ///< 0: what the model was trained for
     int64_t kv_bytes = 0;            ///< pool; 0: room for four contexts, at most half of memory
-    int max_step_rows = 256;         ///< active rows per forward pass
+                                     ///< (of a card: of what the weights leave)
+    int max_step_rows = 0;           ///< active rows per forward pass; 0: 256, on a card 4096
   };
   /// Errors: those of model and plan files; kExhausted with both numbers before anything is loaded
   /// where the model cannot fit into memory.
   static Result<std::unique_ptr<Engine>> create(const Options& options);
   ~Engine() override;
 
+  /// Fails every request with kUnavailable after a card's failure: nothing it would answer could be
+  /// trusted.
   void run(const Request& request, double queue_ms, Listener& listener) override;
   Status check(const Request& request) const override;
   int64_t context_tokens() const override { return context_tokens_; }
   int64_t vocab_size() const override { return decoder_->config().vocab_size; }
+  Status health() const override;
 
   /// Logits of the last `num_rows` prompt rows (< 0: all), [rows, vocab], from the path that
   /// answers. Errors: kInvalidArgument for rows that the mode never runs.
@@ -70,6 +76,7 @@ class Engine : public Runner {
 
   Engine() = default;
   Status load(const Options& options);
+  Status create_pool(const Options& options);
   std::unique_ptr<kv::SequenceKv> new_sequence(bool all_global) const;
   std::string root_of(const Request& request) const;
   kv::Digest segment_key(const Request& request, std::span<const int32_t> context,
@@ -101,6 +108,8 @@ class Engine : public Runner {
   std::unique_ptr<model::Decoder> decoder_;
   kv::HeadPlan plan_;
   std::vector<kv::Visible> visible_, dense_visible_;
+  Status failure_;  ///< of the card; once set the engine never answers again
+  mutable std::mutex failure_mutex_;
   std::string identity_;  ///< what shaped every row of this engine
   int64_t context_tokens_ = 0;
   std::unique_ptr<kv::PagePool> pool_;  ///< outlives everything that shares its pages

@@ -21,6 +21,8 @@ class Runner {
   virtual Status check(const Request& request) const = 0;
   virtual int64_t context_tokens() const = 0;
   virtual int64_t vocab_size() const = 0;
+  /// Not ok once the device failed: no request will be answered again. Any thread.
+  virtual Status health() const { return {}; }
 };
 
 class Service {

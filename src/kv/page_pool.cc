@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "tensor/device.h"
 
 namespace rk::kv {
 namespace {
@@ -44,10 +45,15 @@ Result<std::unique_ptr<PagePool>> PagePool::create(const Options& options) {
     return invalid_argument("page pool: capacity is ", num_pages, " pages, at most ",
                             std::numeric_limits<PageId>::max(), " can be numbered");
   }
-  RK_TRY(Buffer k, Buffer::allocate(num_pages * half_page_bytes(options)));
-  RK_TRY(Buffer v, Buffer::allocate(num_pages * half_page_bytes(options)));
-  // Attention reads pages all over the pool: large pages where the system gives them.
+  RK_TRY(Buffer k, Buffer::allocate(num_pages * half_page_bytes(options), options.memory));
+  RK_TRY(Buffer v, Buffer::allocate(num_pages * half_page_bytes(options), options.memory));
   for (const Buffer* buffer : {&k, &v}) {
+    if (options.memory == Memory::kCard) {
+      RK_RETURN_IF_ERROR(zero_on_card(buffer->data(), buffer->num_bytes(), nullptr));
+      RK_RETURN_IF_ERROR(sync_stream(nullptr));
+      continue;
+    }
+    // Attention reads pages all over the pool: large pages where the system gives them.
     madvise(buffer->data(), static_cast<size_t>(buffer->num_bytes()), MADV_HUGEPAGE);
   }
   return std::unique_ptr<PagePool>(new PagePool(options, num_pages, std::move(k), std::move(v)));
@@ -120,13 +126,12 @@ View PagePool::v(PageId id) const {
               {options_.page_rows, options_.head_dim});
 }
 
-void PagePool::copy_rows(PageId from, PageId to, int begin, int end) const {
+void PagePool::copy_page(PageId from, PageId to) {
   RK_CHECK(in_use(from) && in_use(to) && from != to);
-  RK_CHECK(0 <= begin && begin <= end && end <= options_.page_rows);
-  const int64_t row = dtype_bytes(options_.dtype, options_.head_dim);
-  const auto bytes = static_cast<size_t>((end - begin) * row);
-  std::memcpy(k(to).ptr<std::byte>() + begin * row, k(from).ptr<std::byte>() + begin * row, bytes);
-  std::memcpy(v(to).ptr<std::byte>() + begin * row, v(from).ptr<std::byte>() + begin * row, bytes);
+  if (options_.memory == Memory::kCard) return copies_.push_back({from, to});
+  const auto bytes = static_cast<size_t>(half_page_bytes(options_));
+  std::memcpy(k(to).data, k(from).data, bytes);
+  std::memcpy(v(to).data, v(from).data, bytes);
 }
 
 PageList& PageList::operator=(PageList&& other) noexcept {

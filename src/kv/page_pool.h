@@ -1,4 +1,5 @@
-// Fixed pool of KV pages, reserved once at start-up (paper §4.3, fig. 6).
+// Fixed pool of KV pages, reserved once at start-up (paper §4.3, fig. 6), in host memory or on a
+// card.
 //
 // A page holds `page_rows` rows of K and of V for ONE (layer, KV head): two contiguous row-major
 // blocks [page_rows, head_dim] under one id. The pool knows neither sequences nor head classes; it
@@ -9,6 +10,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
@@ -29,9 +31,10 @@ class PagePool {
     int page_rows = 16;          ///< rows per page
     int head_dim = 128;          ///< elements per row
     DType dtype = DType::kF16;   ///< kF16, kBf16 or kF32
+    Memory memory = Memory::kHost;
   };
-  /// Errors: kInvalidArgument for bad options or a capacity below one page; kExhausted if the
-  /// system refuses the memory.
+  /// Pages read as zeros until written. Errors: kInvalidArgument for bad options or a capacity
+  /// below one page; kExhausted if the system refuses the memory.
   static Result<std::unique_ptr<PagePool>> create(const Options& options);
   PagePool(const PagePool&) = delete;
   PagePool& operator=(const PagePool&) = delete;
@@ -56,6 +59,7 @@ class PagePool {
   int page_rows() const { return options_.page_rows; }
   int head_dim() const { return options_.head_dim; }
   DType dtype() const { return options_.dtype; }
+  Memory memory() const { return options_.memory; }
 
   /// [num_pages, page_rows, head_dim] in dtype(); valid while the pool lives.
   const View& k_pages() const { return k_view_; }
@@ -63,8 +67,15 @@ class PagePool {
   /// [page_rows, head_dim] of one page. Requires: id in [0, num_pages()).
   View k(PageId id) const;
   View v(PageId id) const;
-  /// Copies K and V rows [begin, end) of page `from` to the same rows of `to`.
-  void copy_rows(PageId from, PageId to, int begin, int end) const;
+  /// Copies K and V rows of page `from` to `to`. On a card the copy is only noted: the next step
+  /// carries it out before it writes or reads a row (take_copies).
+  void copy_page(PageId from, PageId to);
+  struct Copy {
+    PageId from, to;
+  };
+  /// The copies noted since the last call. Sources keep their shares until then: they are pages of
+  /// stored rows, which the sequence holds.
+  std::vector<Copy> take_copies() { return std::exchange(copies_, {}); }
 
  private:
   PagePool(const Options& options, int64_t num_pages, Buffer k, Buffer v);
@@ -75,6 +86,7 @@ class PagePool {
   Buffer k_, v_;
   View k_view_, v_view_;
   std::vector<int32_t> shares_;  ///< of the pages handed out so far; ids beyond were never used
+  std::vector<Copy> copies_;     ///< on a card: noted, not yet done
   std::vector<PageId> free_;     ///< pages given back, the last one first out
 };
 

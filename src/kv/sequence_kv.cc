@@ -1,13 +1,27 @@
 #include "kv/sequence_kv.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "base/check.h"
 
 namespace rk::kv {
+namespace {
+
+// A piece that may grow ends here on a card, so that its run stays as it is while it does.
+constexpr int32_t kOpenEnd = 1 << 30;
+
+uint64_t next_serial() {
+  static std::atomic<uint64_t> last{0};
+  return ++last;
+}
+
+}  // namespace
+
 SequenceKv::SequenceKv(PagePool& pool, int num_layers, int num_kv_heads,
                        std::vector<Visible> visible)
-    : pool_(pool),
+    : serial_(next_serial()),
+      pool_(pool),
       num_layers_(num_layers),
       num_kv_heads_(num_kv_heads),
       page_rows_(pool.page_rows()),
@@ -40,6 +54,7 @@ void SequenceKv::add_stored(std::shared_ptr<const FrameRows> rows, int32_t row_b
     heads_[h].pages.insert(heads_[h].pages.end(), from.begin() + skip, from.begin() + skip + count);
     heads_[h].own.resize(heads_[h].pages.size(), 0);
   }
+  for (int32_t i = 0; i < count; ++i) note_change(static_cast<size_t>(piece.base + i));
   num_positions_ += row_end - row_begin;
   pieces_.push_back(std::move(piece));
   refresh_runs();
@@ -75,11 +90,12 @@ Status SequenceKv::make_writable(std::span<const Wanted> wanted) {
   for (Head& head :
        heads_) {  // a head's pages lie one behind the other: decode reads them in order
     for (const Wanted& w : wanted) {
-      if (w.copy) pool_.copy_rows(head.pages[w.index], *next, 0, page_rows_);
+      if (w.copy) pool_.copy_page(head.pages[w.index], *next);
       head.pages[w.index] = *next++;
       head.own[w.index] = 1;
     }
   }
+  for (const Wanted& w : wanted) note_change(w.index);
   num_own_pages_ += static_cast<int64_t>(got.size());
   return {};
 }
@@ -136,6 +152,26 @@ void SequenceKv::slots(int layer, std::span<const int32_t> positions, int64_t* o
       *out++ = int64_t{heads[g].pages[page]} * page_rows_ + row % page_rows_;
     }
   }
+}
+
+void SequenceKv::note_change(size_t index) { changed_.push_back(static_cast<int32_t>(index)); }
+
+void SequenceKv::entries(std::span<const int32_t> positions, int32_t* index, int32_t* slot) const {
+  for (const int32_t position : positions) {
+    const Piece& piece = pieces_[static_cast<size_t>(piece_at(position))];
+    const int32_t row = position - piece.info.offset;
+    *index++ = piece.base + (row - piece.first_row) / page_rows_;
+    *slot++ = row % page_rows_;
+  }
+}
+
+std::vector<kernels::Run> SequenceKv::runs() const {
+  std::vector<kernels::Run> out;
+  for (const Piece& piece : pieces_) {
+    out.push_back({piece.base, piece.info.row_begin, piece.info.row_end, piece.info.offset});
+  }
+  if (!out.empty() && !pieces_.back().info.stored) out.back().row_end = kOpenEnd;
+  return out;
 }
 
 void SequenceKv::row_indices(std::span<const int32_t> positions, int32_t* out) const {

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
@@ -56,6 +57,22 @@ class SequenceKv {
   /// What a head holds, for the attention kernel; valid until the next change.
   kernels::HeadRows head_rows(int layer, int kv_head) const;
 
+  // What a card's copy of the page lists needs. There, all heads share one list of runs and one
+  // numbering of list entries; what a head cannot see it never reads, so pages may be missing.
+  /// Tells sequences apart, also after one of them died.
+  uint64_t serial() const { return serial_; }
+  /// Entry of every head's list that holds each position, and the row's slot on that page. [T] each
+  void entries(std::span<const int32_t> positions, int32_t* index, int32_t* slot) const;
+  /// One run per piece, as if every page were there; the last one is open where it may grow.
+  std::vector<kernels::Run> runs() const;
+  /// Entries that were given a page since the last call, in no order.
+  std::vector<int32_t> take_changes() { return std::exchange(changed_, {}); }
+  int32_t num_entries() const { return static_cast<int32_t>(heads_[0].pages.size()); }
+  /// Page ids of head l * num_kv_heads + g.
+  std::span<const PageId> pages(size_t head) const { return heads_[head].pages; }
+  std::span<const Visible> visible() const { return visible_; }
+  PagePool& pool() const { return pool_; }
+
   /// Gives back the pages that no query at `next_position` or later can see.
   void trim(int32_t next_position);
 
@@ -99,11 +116,15 @@ class SequenceKv {
   void rebuild_runs(Head& head, const std::vector<Piece>& pieces) const;
   void refresh_runs();
 
+  void note_change(size_t index);
+
+  uint64_t serial_;
   PagePool& pool_;
   int num_layers_, num_kv_heads_, page_rows_;
   std::vector<Visible> visible_;
   std::vector<Piece> pieces_;
   std::vector<Head> heads_;
+  std::vector<int32_t> changed_;
   int32_t num_positions_ = 0;
   int64_t num_own_pages_ = 0;
 };

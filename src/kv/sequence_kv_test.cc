@@ -275,5 +275,47 @@ TEST(SequenceKv, AnExhaustedPoolKeepsWhatWasPrepared) {
   EXPECT_EQ(pool->num_used(), 0);
 }
 
+// What a card reads: the shared runs and the numbered entries name the rows that the per-head runs
+// and slots name, and every new page is among the changes.
+TEST(SequenceKv, EntriesRunsAndChangesDescribeTheSamePages) {
+  auto pool = make_pool(400);
+  auto source = make(*pool);
+  source->add_fresh(0, 10);
+  write(*pool, *source, range(0, 10), 100);
+  const std::shared_ptr<const FrameRows> stored = source->freeze(0, 0, 10);
+  auto kv = make(*pool);
+  kv->add_fresh(0, 6);
+  kv->add_stored(stored, 1, 10);
+  kv->add_fresh(0, 3);
+  EXPECT_THAT(kv->take_changes(), ElementsAre(2, 3, 4));  // behind the two of the first piece
+  const std::vector<int32_t> active = {0, 1, 2, 3, 4, 5, 7, 15, 16, 17};
+  ASSERT_TRUE(kv->prepare(active).ok());
+  EXPECT_THAT(kv->take_changes(), testing::UnorderedElementsAre(0, 1, 2, 5));
+  EXPECT_TRUE(kv->take_changes().empty());
+  std::vector<int32_t> index(active.size()), slot(active.size());
+  kv->entries(active, index.data(), slot.data());
+  for (int l = 0; l < kLayers; ++l) {
+    const auto want = slots(*kv, l, active);
+    for (size_t i = 0; i < want.size(); ++i) {
+      const size_t head = static_cast<size_t>(l) * kHeads + i % kHeads, t = i / kHeads;
+      const PageId page = kv->pages(head)[static_cast<size_t>(index[t])];
+      EXPECT_EQ(int64_t{page} * kPage + slot[t], want[i]);
+    }
+  }
+  const auto runs = kv->runs();
+  ASSERT_EQ(runs.size(), 3U);
+  const kernels::HeadRows held = kv->head_rows(0, 0);
+  ASSERT_EQ(held.runs.size(), 3U);
+  for (size_t i = 0; i < runs.size(); ++i) {
+    EXPECT_EQ(runs[i].first_page, held.runs[i].first_page);
+    EXPECT_EQ(runs[i].row_begin, held.runs[i].row_begin);
+    EXPECT_EQ(runs[i].offset, held.runs[i].offset);
+    EXPECT_TRUE(i == 2 || runs[i].row_end == held.runs[i].row_end);
+  }
+  EXPECT_GT(runs[2].row_end, 1 << 20);  // open: it may grow
+  EXPECT_NE(kv->serial(), source->serial());
+  EXPECT_EQ(kv->num_entries(), 6);
+}
+
 }  // namespace
 }  // namespace rk::kv

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "main/version.h"
+#include "tensor/device.h"
 
 namespace rk::cli {
 namespace {
@@ -79,10 +80,10 @@ void add_common(CLI::App& app, AppFlags& flags, unsigned uses, CommonFlags& comm
   if (uses & kUsesModel) flags.add("-m,--model", common.model, "path, or a name that `pull` knows");
   if (uses & kUsesPlan) flags.add("--plan", common.plan, "head plan, a JSON file");
   if (uses & kUsesEngine) {
-    flags.add("--device", common.device, "where the model runs: cpu");
+    flags.add("--device", common.device, "where the model runs: cpu, cuda or cuda:N");
     flags.add("--threads", common.threads, "threads of the engine; 0: all usable cores");
     flags.add("--kernel", kernels, "OP=VARIANT, force a kernel's variant; may repeat");
-    flags.choice("--kv-dtype", common.kv_dtype, {"f16", "f32"}, "type of stored K and V");
+    flags.choice("--kv-dtype", common.kv_dtype, {"f16", "f32"}, "type of stored K and V; a card keeps bf16");
   }
   if (uses & kUsesSeed) flags.add("--seed", common.seed, "seed of everything random");
   if (uses & kUsesJson) flags.add("--json", common.json, "print results as JSON");
@@ -192,9 +193,7 @@ Status check_entry(Entry& e) {
     }
     e.common.kernels[pair.substr(0, eq)] = pair.substr(eq + 1);
   }
-  if (e.common.device != "cpu") {
-    return invalid_argument("--device: '", e.common.device, "' is not there; known here: cpu");
-  }
+  RK_RETURN_IF_ERROR(parse_device(e.common.device).status());
   if (e.common.threads < 0 || e.common.threads > 4096) {
     return invalid_argument("--threads: ", e.common.threads, " is outside 0..4096");
   }

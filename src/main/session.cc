@@ -16,10 +16,8 @@
 namespace rk::cli {
 
 Result<engine::Engine::Options> engine_options(const CommonFlags& common, const std::string& path) {
-  if (common.device != "cpu") {
-    return unimplemented("--device ", common.device, ": this build runs on 'cpu' only");
-  }
   engine::Engine::Options options;
+  RK_TRY(options.device, parse_device(common.device));
   options.model = path;
   options.plan = common.plan;
   options.threads = common.threads;

@@ -16,7 +16,7 @@
 
 namespace rk::cli {
 
-/// Errors: kInvalidArgument for a bad flag; kUnimplemented for a device that is not built.
+/// Errors: kInvalidArgument for a bad flag.
 Result<engine::Engine::Options> engine_options(const CommonFlags& common, const std::string& path);
 
 struct Session {

@@ -1,23 +1,21 @@
-// The decoder: weights, and one forward pass over the active rows of a step. One layer loop serves
-// every family (model/family.h) and every mode: which rows are active and what each head sees was
-// decided above, in kv. Engine thread only.
+// The decoder: weights, and one forward pass over the active rows of a step, for every family
+// (model/family.h) and every mode: which rows are active and what each head sees was decided above,
+// in kv. One implementation per kind of device (decoder_cpu.cc, decoder_cuda.cc). Engine thread
+// only.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <string>
-#include <vector>
 
 #include "base/status.h"
 #include "kernels/context.h"
-#include "kernels/gemm/gemm.h"
-#include "kernels/rope/rope.h"
 #include "kv/sequence_kv.h"
 #include "model/config.h"
 #include "model/family.h"
 #include "model/weight_files.h"
 #include "tensor/buffer.h"
+#include "tensor/device.h"
 
 namespace rk::model {
 
@@ -32,7 +30,7 @@ struct StepInput {
   std::span<const StepSequence> sequences;
   /// Rows (of the concatenated active rows, ascending) whose logits are wanted.
   std::span<const int32_t> logits_rows;
-  View logits;  ///< [logits_rows.size(), vocab] f32 out
+  View logits;  ///< [logits_rows.size(), vocab] f32 out, in host memory
 };
 
 class Decoder {
@@ -40,50 +38,50 @@ class Decoder {
   struct Options {
     int max_step_rows = 512;     ///< active rows one forward pass takes
     int64_t context_tokens = 0;  ///< positions RoPE tables cover; 0 = the model's
+    Device device;
+    int max_sequences = 1;   ///< sequences of one step; a card keeps a page table for each
+    int max_list_pages = 0;  ///< entries of one head's page list; 0: what the context needs
   };
-  /// Loads and packs all weights. Errors: those of the files; kUnimplemented for unknown families.
+  /// Loads all weights in the form the device computes with. Errors: those of the files and the
+  /// device; kUnimplemented for unknown families.
   static Result<std::unique_ptr<Decoder>> load(const WeightFiles& files, const ModelConfig& config,
                                                const Options& options, kernels::Context& ctx);
+  virtual ~Decoder() = default;
+  Decoder(const Decoder&) = delete;
+  Decoder& operator=(const Decoder&) = delete;
 
   /// One forward pass: writes K and V of every active row into its sequence, fills the logits.
-  /// Errors: kInvalidArgument for a token id outside the vocabulary or too many rows.
-  Status forward(const StepInput& step, kernels::Context& ctx);
+  /// Errors: kInvalidArgument for a token id outside the vocabulary or too many rows; kInternal
+  /// where a card failed: nothing it computes afterwards may be used.
+  virtual Status forward(const StepInput& step, kernels::Context& ctx) = 0;
 
   const ModelConfig& config() const { return config_; }
-  int max_step_rows() const { return max_step_rows_; }
+  int max_step_rows() const { return options_.max_step_rows; }
+  /// Rows with logits that one forward pass takes.
+  virtual int max_logits_rows() const { return options_.max_step_rows; }
+  /// Where the pool of the sequences' pages must lie.
+  Memory kv_memory() const { return options_.device.is_cuda() ? Memory::kCard : Memory::kHost; }
   int64_t weight_bytes() const { return weight_bytes_; }
-  int64_t workspace_bytes() const { return workspace_.num_bytes(); }
+  virtual int64_t workspace_bytes() const = 0;
 
- private:
-  struct Layer {
-    std::unique_ptr<kernels::PackedWeight> qkv, o, gate_up, down;
-    std::vector<float> attn_norm, ffn_norm, qkv_bias, o_bias, q_norm, k_norm;
+ protected:
+  Decoder(const ModelConfig& config, const Options& options, const Family& family);
+  /// Flattens the step. Errors: as forward's.
+  struct Rows {
+    std::vector<int32_t> tokens, positions, row_index, q_begin;  ///< q_begin: [B+1]
+    int64_t size() const { return static_cast<int64_t>(tokens.size()); }
   };
-  struct Rows;  // the step's rows, flattened
-
-  Decoder() = default;
-  Status load_layer(const WeightFiles& files, int index, kernels::Context& ctx);
-  Result<std::unique_ptr<kernels::PackedWeight>> pack(const WeightFiles& files,
-                                                      std::span<const View> parts,
-                                                      kernels::Context& ctx);
-  Status carve_workspace();
-  Status embed(const Rows& rows);
-  Status run_layer(int index, const Rows& rows, int64_t& num_rows, const StepInput& step,
-                   kernels::Context& ctx);
+  Result<Rows> flatten(const StepInput& step) const;
+  int64_t context_tokens() const {
+    return options_.context_tokens > 0 ? options_.context_tokens : config_.context_tokens;
+  }
+  int64_t q_width() const { return int64_t{config_.num_heads} * config_.head_dim; }
+  int64_t kv_width() const { return int64_t{config_.num_kv_heads} * config_.head_dim; }
 
   ModelConfig config_;
-  const Family* family_ = nullptr;
-  int max_step_rows_ = 0;
+  Options options_;
+  const Family& family_;
   int64_t weight_bytes_ = 0;
-  std::vector<Layer> layers_;
-  std::vector<float> output_norm_;
-  std::unique_ptr<kernels::PackedWeight> embedding_;  ///< also the head of tied models
-  std::unique_ptr<kernels::PackedWeight> output_;     ///< null where tied
-  std::unique_ptr<kernels::RopeTable> rope_;
-  Buffer workspace_;
-  View x_, normed_, qkv_, attended_, gate_up_;  // [max_step_rows, ...] f32
-  std::vector<int64_t> slots_;
-  std::vector<kernels::HeadRows> heads_;
 };
 
 /// Bytes the weights will take once packed, and the workspace, before anything is loaded.
