@@ -35,6 +35,8 @@ if(RK_CUDA_VERSION)
   set(CMAKE_CUDA_FLAGS "")
   set(CMAKE_CUDA_STANDARD 20)
   set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")  # CMake 3.25 does not know it
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
   find_package(CUDAToolkit REQUIRED)
 elseif(RK_CUDA STREQUAL "ON")
   message(FATAL_ERROR "CUDA: ${rk_why}, and RK_CUDA=ON asks for one")
