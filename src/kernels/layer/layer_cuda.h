@@ -13,7 +13,8 @@
 
 namespace rk::kernels {
 
-/// y[t] = bf16( x[t] * weight / sqrt(mean(x[t]^2) + eps) );  x [T, N] f32, y [T, N] bf16.
+/// y[t] = bf16( x[t] * weight / sqrt(mean(x[t]^2) + eps) );  x [T, N] f32, y [T, N] bf16; rows may
+/// be strided. N up to 32768.
 struct RmsNormCudaArgs {
   View x, weight, y;
   float eps = 1e-6F;
@@ -23,6 +24,8 @@ Status rms_norm_cuda(const RmsNormCudaArgs& args, Stream stream);
 /// After the QKV projection: q and k heads are normed (where weights are given), k is rotated at
 /// the row's index in its span, k and v go to their pages; q is left in qkv, normed and not
 /// rotated. A row's page is entry page_index[t] of its (layer, head) list, its slot page_slot[t].
+/// Rows of sequence < 0 (a graph's padding) and rows whose page is < 0 (dropped) write nothing.
+/// D is 64, 128 or 256.
 struct QkvWriteCudaArgs {
   View qkv;  ///< [T, (H + 2G) * D] bf16: q heads, k heads, v heads
   int num_heads = 1, num_kv_heads = 1, head_dim = 128, layer = 0;
@@ -39,8 +42,8 @@ struct QkvWriteCudaArgs {
 };
 Status qkv_write_cuda(const QkvWriteCudaArgs& args, Stream stream);
 
-/// y[t] = silu(gate[t]) * up[t];  gate_up [T, 2F] bf16 (gate first), y [T, F] bf16, may be
-/// gate_up's own memory only if rows do not overlap.
+/// y[t] = silu(gate[t]) * up[t];  gate_up [T, 2F] bf16 (gate first), y [T, F] bf16; rows may be
+/// strided; y may lie on gate_up's gate half (same stride), nowhere else in it.
 Status swiglu_cuda(const View& gate_up, const View& y, Stream stream);
 
 /// y[i] = x[rows[i]] over rows of `x` [*, N] of any plain dtype, rows may be strided; y [num, N].
@@ -54,7 +57,8 @@ Status scatter_i32_cuda(const int64_t* index, const int32_t* value, int64_t num,
 Status copy_pages_cuda(const View& k_pages, const View& v_pages, const int32_t* from,
                        const int32_t* to, int64_t num, Stream stream);
 
-/// Uniform or normal random fill from a seed (bench shapes, tests); x plain dtype.
+/// Normal values of mean 0 from a seed (bench shapes, tests): x f32, f16 or bf16, contiguous. The
+/// same seed gives the same values whatever the grid.
 Status fill_normal_cuda(const View& x, uint64_t seed, float deviation, Stream stream);
 
 }  // namespace rk::kernels
