@@ -1,0 +1,9 @@
+#include "kernels/seg_attn/seg_attn_sm90_launch.cuh"
+
+namespace rk::kernels::sm90 {
+
+Status launch_f16(const SegAttnCudaArgs& a, Params& p, Stream stream) {
+  return launch_of<__half>(a, p, stream);
+}
+
+}  // namespace rk::kernels::sm90
