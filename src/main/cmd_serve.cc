@@ -20,6 +20,7 @@ struct ServeFlags {
   int port = 8080, max_queued = 64, drain_seconds = 30;
   int64_t context = 0;
   bool insecure = false;
+  std::vector<std::string> allowed_hosts, cors_origins;
 };
 
 Result<std::vector<std::string>> api_keys(const ServeFlags& f) {
@@ -65,6 +66,7 @@ Status serve(const ServeFlags& f, const CommonFlags& common) {
   options.http.host = f.host;
   options.http.port = f.port;
   options.insecure = f.insecure;
+  options.origins = {f.allowed_hosts, f.cors_origins};
   options.version = version();
   RK_TRY(const auto server, serve::Server::start(options, service, *session.tokenizer,
                                                  session.chat ? &*session.chat : nullptr, info));
@@ -110,6 +112,11 @@ Command cmd_serve() {
         flags.add("--max-queued", f->max_queued, "requests waiting before 429");
         flags.add("--drain-seconds", f->drain_seconds, "time for running requests after SIGTERM");
         flags.add("--insecure", f->insecure, "allow a public address without a key");
+        flags.add(
+            "--allowed-host", f->allowed_hosts,
+            "name in Host headers besides loopback's, or '*'; a loopback server refuses others");
+        flags.add("--cors-origin", f->cors_origins,
+                  "web page that may use the server, scheme://host[:port], or '*'; default none");
         return {[f, &common] { return serve(*f, common); },
                 [f]() -> Status {
                   if (f->port < 0 || f->port > 65535) {
@@ -118,7 +125,8 @@ Command cmd_serve() {
                   if (f->max_queued < 1) {
                     return invalid_argument("--max-queued: ", f->max_queued, ", at least 1 wanted");
                   }
-                  return {};
+                  const serve::OriginPolicy::Options names{f->allowed_hosts, f->cors_origins};
+                  return serve::OriginPolicy::create(names, f->host, false).status();
                 }};
       },
   };

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <boost/json.hpp>
 #include <cmath>
+#include <mutex>
+#include <optional>
+#include <utility>
 
 #include "serve/api_error.h"
 
@@ -107,54 +110,125 @@ json::object redknot_json(const engine::RequestStats& stats, bool bypassed) {
             {"total_ms", stats.total_ms}}}};
 }
 
-class AnswerSink : public CompletionSink {
+class WholeAnswer : public Answer, public std::enable_shared_from_this<WholeAnswer> {
  public:
-  AnswerSink(AnswerInfo info, std::shared_ptr<Responder> responder,
-             std::shared_ptr<MetricsPage> metrics)
-      : info_(std::move(info)), responder_(std::move(responder)), metrics_(std::move(metrics)) {
+  WholeAnswer(AnswerInfo info, std::shared_ptr<Responder> responder,
+              std::shared_ptr<MetricsPage> metrics)
+      : info_(std::move(info)),
+        responder_(std::move(responder)),
+        metrics_(std::move(metrics)),
+        choices_(static_cast<size_t>(info_.num_choices)) {
     echo_chars_ =
         static_cast<size_t>(std::count_if(info_.echo.begin(), info_.echo.end(), [](char c) {
           return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
         }));
   }
 
-  bool on_delta(const CompletionDelta& delta) override {
-    if (!info_.stream) {
-      text_ += delta.text;
-      details_.insert(details_.end(), delta.details.begin(), delta.details.end());
-      return true;
-    }
-    std::string events = begun_ ? "" : opening();
-    events += event(choice(delta.text, delta.details, nullptr));
-    return send_events(std::move(events));
+  std::shared_ptr<CompletionSink> sink(int index) override {
+    return std::make_shared<ChoiceSink>(shared_from_this(), static_cast<size_t>(index));
   }
-
-  void on_end(const CompletionEnd& end) override {
-    const bool whole = end.reason == "stop" || end.reason == "length";
-    const ApiError error = whole ? ApiError{} : api_error(why(end));
-    // Before the client can know: whoever has read an answer finds it counted.
-    for (const double gap : end.gaps_ms) metrics_->gap(gap);
-    if (end.reason != "error") metrics_->generated(end.stats);
-    const int code = whole || begun_ ? 200 : responder_->disconnected() ? 499 : error.status;
-    metrics_->answered(info_.route, code, end.reason);
-    if (!whole) {
-      refuse(error);
-    } else if (info_.stream) {
-      finish_stream(end);
-    } else {
-      json::object body = choice(info_.echo + text_, details_, end.reason.c_str());
-      body["usage"] = usage_json(end.stats);
-      body["redknot"] = redknot_json(end.stats, info_.gate_bypassed);
-      responder_->send(
-          {200, common_headers("application/json", info_.request_id), json::serialize(body)});
-    }
+  void open() override {
+    const std::lock_guard lock(mutex_);
+    open_ = true;
+    settle();
   }
 
  private:
-  // What every object of this answer begins with, and its only choice.
-  json::object choice(const std::string& text, const std::vector<TokenDetail>& details,
-                      const char* finish) const {
-    json::object one{{"index", 0}};
+  struct Choice {
+    std::string text;
+    std::vector<TokenDetail> details;
+    CompletionEnd end;
+    bool begun = false;
+  };
+  class ChoiceSink : public CompletionSink {
+   public:
+    ChoiceSink(std::shared_ptr<WholeAnswer> answer, size_t index)
+        : answer_(std::move(answer)), index_(index) {}
+    bool on_delta(const CompletionDelta& delta) override { return answer_->take(index_, delta); }
+    void on_end(const CompletionEnd& end) override { answer_->finish(index_, end); }
+
+   private:
+    const std::shared_ptr<WholeAnswer> answer_;
+    const size_t index_;
+  };
+
+  bool take(size_t index, const CompletionDelta& delta) {
+    const std::lock_guard lock(mutex_);
+    if (failed_ || closed_) return false;
+    Choice& choice = choices_[index];
+    if (!info_.stream) {
+      choice.text += delta.text;
+      choice.details.insert(choice.details.end(), delta.details.begin(), delta.details.end());
+      return true;
+    }
+    begin(index);
+    held_ += event(object_of(index, delta.text, delta.details, nullptr));
+    return !open_ || flush();
+  }
+
+  void finish(size_t index, const CompletionEnd& end) {
+    const std::lock_guard lock(mutex_);
+    for (const double gap : end.gaps_ms) metrics_->gap(gap);
+    if (end.reason != "error") metrics_->generated(end.stats);
+    ++num_ended_;
+    choices_[index].end = end;
+    if (end.reason != "stop" && end.reason != "length") {
+      if (!failed_) failed_ = index;
+    } else if (info_.stream && !failed_) {
+      begin(index);
+      json::object last = object_of(index, "", {}, end.reason.c_str());
+      last["redknot"] = redknot_json(end.stats, info_.gate_bypassed);
+      held_ += event(last);
+    }
+    settle();
+  }
+
+  // Sends what may go out by now.
+  void settle() {
+    if (!open_ || closed_) return;
+    if (failed_) {
+      const CompletionEnd& end = choices_[*failed_].end;
+      return close(api_error(why(end)), end.reason);
+    }
+    if (num_ended_ < choices_.size()) {
+      if (!held_.empty()) flush();
+      return;
+    }
+    close({}, choices_[0].end.reason);
+  }
+  // Counts the answer before the client can know: whoever has read it finds it counted.
+  void close(const ApiError& error, const std::string& reason) {
+    closed_ = true;
+    const int code = !failed_ || begun_ ? 200 : responder_->disconnected() ? 499 : error.status;
+    metrics_->answered(info_.route, code, reason);
+    if (failed_) return refuse(error);
+    if (info_.stream) return finish_stream();
+    json::array choices;
+    for (size_t i = 0; i < choices_.size(); ++i) {
+      const Choice& choice = choices_[i];
+      choices.push_back(
+          choice_of(i, info_.echo + choice.text, choice.details, choice.end.reason.c_str()));
+    }
+    json::object body = object_with(std::move(choices));
+    body["usage"] = usage_json(stats());
+    body["redknot"] = redknot_json(stats(), info_.gate_bypassed);
+    responder_->send(
+        {200, common_headers("application/json", info_.request_id), json::serialize(body)});
+  }
+
+  // The prompt is counted once, as the first choice met it; what was generated is counted in all.
+  engine::RequestStats stats() const {
+    engine::RequestStats out = choices_[0].end.stats;
+    for (size_t i = 1; i < choices_.size(); ++i) {
+      out.generated += choices_[i].end.stats.generated;
+      out.total_ms = std::max(out.total_ms, choices_[i].end.stats.total_ms);
+    }
+    return out;
+  }
+
+  json::object choice_of(size_t index, const std::string& text,
+                         const std::vector<TokenDetail>& details, const char* finish) const {
+    json::object one{{"index", index}};
     if (!info_.chat) {
       one["text"] = text;
     } else if (info_.stream) {
@@ -170,7 +244,12 @@ class AnswerSink : public CompletionSink {
           info_.chat ? chat_logprobs(details) : completion_logprobs(details, echo_chars_);
     }
     one["finish_reason"] = finish ? json::value(finish) : json::value(nullptr);
-    return object_with({std::move(one)});
+    return one;
+  }
+  // What every object of this answer begins with, and one choice.
+  json::object object_of(size_t index, const std::string& text,
+                         const std::vector<TokenDetail>& details, const char* finish) const {
+    return object_with({choice_of(index, text, details, finish)});
   }
   json::object object_with(json::array choices) const {
     const char* kind = !info_.chat    ? "text_completion"
@@ -187,18 +266,22 @@ class AnswerSink : public CompletionSink {
   static std::string event(const json::object& object) {
     return cat("data: ", json::serialize(object), "\n\n");
   }
-  // The role (chat) or the echoed prompt, before any text.
-  std::string opening() const {
+  // The role (chat) or the echoed prompt, before any text of a choice.
+  void begin(size_t index) {
+    if (std::exchange(choices_[index].begun, true)) return;
     if (info_.chat) {
-      json::object first = choice("", {}, nullptr);
+      json::object first = object_of(index, "", {}, nullptr);
       json::object& one = first["choices"].get_array()[0].get_object();
       one["delta"] = {{"role", "assistant"}, {"content", ""}};
       one["logprobs"] = nullptr;
-      return event(first);
+      held_ += event(first);
+    } else if (!info_.echo.empty()) {
+      held_ += event(object_of(index, info_.echo, {}, nullptr));
     }
-    return info_.echo.empty() ? "" : event(choice(info_.echo, {}, nullptr));
   }
-  bool send_events(std::string events) {
+  // False when nobody reads it any more.
+  bool flush() {
+    std::string events = std::exchange(held_, {});
     if (begun_) return responder_->write(std::move(events));
     begun_ = true;
     Headers headers = common_headers("text/event-stream", info_.request_id);
@@ -207,18 +290,15 @@ class AnswerSink : public CompletionSink {
     responder_->begin_stream({200, std::move(headers), std::move(events)});
     return !responder_->disconnected();
   }
-  void finish_stream(const CompletionEnd& end) {
-    std::string events = begun_ ? "" : opening();
-    json::object last = choice("", {}, end.reason.c_str());
-    last["redknot"] = redknot_json(end.stats, info_.gate_bypassed);
-    events += event(last);
+  void finish_stream() {
     if (info_.include_usage) {
       json::object usage = object_with({});
-      usage["usage"] = usage_json(end.stats);
-      usage["redknot"] = redknot_json(end.stats, info_.gate_bypassed);
-      events += event(usage);
+      usage["usage"] = usage_json(stats());
+      usage["redknot"] = redknot_json(stats(), info_.gate_bypassed);
+      held_ += event(usage);
     }
-    send_events(events + "data: [DONE]\n\n");
+    held_ += "data: [DONE]\n\n";
+    flush();
     responder_->end();
   }
   // Failed, or cancelled by a shutdown or a client that is gone (who will not read this).
@@ -227,7 +307,8 @@ class AnswerSink : public CompletionSink {
   }
   void refuse(const ApiError& error) {
     if (begun_) {
-      responder_->write(cat("data: ", error_json(error), "\n\n"));
+      held_ += cat("data: ", error_json(error), "\n\n");
+      flush();
       return responder_->end();
     }
     HttpReply reply = error_reply(error);
@@ -235,20 +316,24 @@ class AnswerSink : public CompletionSink {
     responder_->send(std::move(reply));
   }
 
-  AnswerInfo info_;
-  std::shared_ptr<Responder> responder_;
-  std::shared_ptr<MetricsPage> metrics_;
-  std::string text_;
-  std::vector<TokenDetail> details_;
+  const AnswerInfo info_;
+  const std::shared_ptr<Responder> responder_;
+  const std::shared_ptr<MetricsPage> metrics_;
   size_t echo_chars_ = 0;
-  bool begun_ = false;
+
+  std::mutex mutex_;  // of everything below: a cancelled choice may end on another thread
+  std::vector<Choice> choices_;
+  std::string held_;              // events not sent yet
+  std::optional<size_t> failed_;  // the first choice that did
+  size_t num_ended_ = 0;
+  bool open_ = false, begun_ = false, closed_ = false;
 };
 
 }  // namespace
 
-std::shared_ptr<CompletionSink> make_answer(AnswerInfo info, std::shared_ptr<Responder> responder,
-                                            std::shared_ptr<MetricsPage> metrics) {
-  return std::make_shared<AnswerSink>(std::move(info), std::move(responder), std::move(metrics));
+std::shared_ptr<Answer> make_answer(AnswerInfo info, std::shared_ptr<Responder> responder,
+                                    std::shared_ptr<MetricsPage> metrics) {
+  return std::make_shared<WholeAnswer>(std::move(info), std::move(responder), std::move(metrics));
 }
 
 Headers common_headers(const std::string& content_type, const std::string& request_id) {

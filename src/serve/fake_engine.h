@@ -74,9 +74,11 @@ struct FakeEngineState {
   engine::Request last;     ///< of the newest run; read when nothing runs
   std::string last_prompt;  ///< its ids as text, spans joined by '|'
   std::set<std::vector<int32_t>> documents;
+  bool remembers = true;           ///< documents seen are hits later
+  std::string fail_word = "FAIL";  ///< a prompt with it fails; empty: none does
+  std::vector<uint64_t> seeds;     ///< of every run
 };
 
-/// Fails when the prompt contains "FAIL".
 class FakeRunner : public engine::Runner {
  public:
   explicit FakeRunner(FakeEngineState& state) : state_(state) {}
@@ -94,11 +96,13 @@ class FakeRunner : public engine::Runner {
   void run(const engine::Request& request, double queue_ms, engine::Listener& listener) override {
     ++state_.runs;
     state_.last = request;
+    if (state_.remembers) state_.seeds.push_back(request.sampling.seed);
     engine::Outcome outcome;
     describe(request, outcome.stats);
     outcome.stats.queue_ms = queue_ms;
     outcome.finish = engine::FinishReason::kLength;
-    if (state_.last_prompt.find("FAIL") != std::string::npos) {
+    if (!state_.fail_word.empty() &&
+        state_.last_prompt.find(state_.fail_word) != std::string::npos) {
       outcome.finish = engine::FinishReason::kError;
       outcome.status = internal("the fake engine was told to fail");
       return listener.on_done(outcome);
@@ -141,7 +145,8 @@ class FakeRunner : public engine::Runner {
       stats.prompt_tokens += size;
       if (!state_.last_prompt.empty()) state_.last_prompt += '|';
       state_.last_prompt += FakeTokenizer().decode(span.tokens, false);
-      const bool hit = span.segment && !state_.documents.insert(span.tokens).second;
+      const bool hit =
+          span.segment && state_.remembers && !state_.documents.insert(span.tokens).second;
       (hit ? stats.document_cached : stats.fresh) += size;
       if (span.segment) {
         stats.documents.push_back({hit ? engine::DocumentState::kHit : engine::DocumentState::kMiss,

@@ -13,15 +13,18 @@ namespace {
 constexpr size_t kMaxStops = 16;
 constexpr size_t kMaxStopBytes = 1024;
 constexpr int kMaxLogprobs = 20;
+constexpr int kMaxChoices = 16;
 constexpr int kDefaultCompletionTokens = 16;  // as OpenAI's
 constexpr int kMaxInt = std::numeric_limits<int>::max();
 constexpr size_t kMaxText = size_t{1} << 30;  // the body's limit comes first
 
-void read_one_answer(JsonFields& fields) {
-  for (const char* name : {"n", "best_of"}) {
-    int count = 1;
-    fields.integer(name, -kMaxInt, kMaxInt, count);
-    if (count != 1) fields.fail(name, cat(count, " asked, the limit is 1 answer per request"));
+void read_choices(JsonFields& fields, GenerateRequest& out) {
+  fields.integer("n", 1, kMaxChoices, out.num_choices);
+  int best_of = out.num_choices;
+  fields.integer("best_of", -kMaxInt, kMaxInt, best_of);
+  if (best_of != out.num_choices) {
+    fields.fail("best_of", cat(best_of, " is not n = ", out.num_choices,
+                               ": answers are not chosen from, all are given"));
   }
 }
 
@@ -186,7 +189,7 @@ void refuse_unsupported(JsonFields& fields) {
 
 void read_common(JsonFields& fields, const ModelView& model, GenerateRequest& out) {
   refuse_unsupported(fields);
-  read_one_answer(fields);
+  read_choices(fields, out);
   read_streaming(fields, out);
   read_stop(fields, model, out);
   read_sampling(fields, model, out.engine.sampling);

@@ -33,6 +33,7 @@ struct GenerateRequest {
   bool gate_bypassed = false;  ///< an approximate mode, named by hand
   std::string echo;            ///< text that precedes the answer (`echo` of completions)
   std::string cache_salt;
+  int num_choices = 1;  ///< answers to the same prompt, with seeds one apart
   engine::Request engine;
   CompletionOptions completion;
 };

@@ -221,6 +221,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     parser_->body_limit(server_.options.max_body_bytes);
     state_ = State::kIdle;
     exchange_.reset();
+    extra_headers_.clear();
     streaming_ = chunked_ = is_head_ = false;
     if (server_.stopping) return close();
     arm(server_.options.idle_timeout_ms);
@@ -312,11 +313,15 @@ class Connection : public std::enable_shared_from_this<Connection> {
     }
     request_.remote = remote_;
     version_ = message.version();
+    if (server_.options.extra_headers) extra_headers_ = server_.options.extra_headers(request_);
     keep_alive_ = parser_->keep_alive();
     is_head_ = request_.method == "HEAD";
     state_ = State::kBody;
     arm(server_.options.body_timeout_ms);
 
+    if (const auto hosts = message.count(http::field::host); version_ >= 11 && hosts != 1) {
+      return fail(400, cat("HTTP/1.1 wants one Host header, this request has ", hosts));
+    }
     const std::string_view encoding = request_.header("content-encoding");
     if (!encoding.empty() && lower(encoding) != "identity") {
       return fail(415, cat("Content-Encoding is not supported"));
@@ -354,7 +359,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::string head(const HttpReply& reply, int64_t content_length) const {
     std::string out = cat("HTTP/1.1 ", reply.status, " ", http_reason(reply.status), "\r\n");
     for (const auto& [name, value] : reply.headers) append_header(out, name, value);
-    if (content_length >= 0) append_header(out, "Content-Length", std::to_string(content_length));
+    for (const auto& [name, value] : extra_headers_) append_header(out, name, value);
+    if (content_length >= 0 && reply.status != 204)
+      append_header(out, "Content-Length", std::to_string(content_length));
     if (chunked_) append_header(out, "Transfer-Encoding", "chunked");
     append_header(out, "Connection", keep_alive_ ? "keep-alive" : "close");
     return out + "\r\n";
@@ -429,6 +436,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   beast::flat_buffer buffer_;
   std::optional<http::request_parser<http::string_body>> parser_;
   HttpRequest request_;
+  Headers extra_headers_;
   std::shared_ptr<Exchange> exchange_;
   std::deque<Piece> out_;
   size_t lingered_bytes_ = 0;

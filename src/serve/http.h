@@ -77,6 +77,8 @@ class HttpServer {
     int header_timeout_ms = 15'000;      ///< from a request's first byte to the end of its headers
     int body_timeout_ms = 60'000;        ///< from there to the end of its body
     int write_timeout_ms = 30'000;       ///< without the client taking a byte
+    /// Further headers of every answer to a request whose own headers arrived. Thread-safe.
+    std::function<Headers(const HttpRequest&)> extra_headers = {};
   };
 
   /// Listens and serves until stop(). Errors: kInvalidArgument for a bad address, kUnavailable when

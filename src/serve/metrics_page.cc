@@ -72,8 +72,8 @@ MetricsPage::MetricsPage(const std::string& version, const std::string& model)
   for (const char* route : {"/v1/chat/completions", "/v1/completions"}) {
     for (const char* finish : {"stop", "length"}) series_->request(route, "200", finish);
   }
-  for (const char* reason :
-       {"queue_full", "draining", "unauthorized", "too_large", "connections", "invalid"}) {
+  for (const char* reason : {"queue_full", "draining", "unauthorized", "forbidden", "too_large",
+                             "connections", "invalid"}) {
     series_->rejections.Add({{"reason", reason}});
   }
 }

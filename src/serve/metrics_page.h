@@ -16,7 +16,7 @@ class MetricsPage {
 
   /// A request that was answered; `finish_reason` is "" where nothing was generated.
   void answered(const std::string& route, int code, const std::string& finish_reason);
-  /// "queue_full", "draining", "unauthorized", "too_large", "connections", "invalid".
+  /// "queue_full", "draining", "unauthorized", "forbidden", "too_large", "connections", "invalid".
   void rejected(const std::string& reason);
   void generated(const engine::RequestStats& stats);
   void gap(double itl_ms);

@@ -46,10 +46,12 @@ const std::vector<OpenAi::Route>& OpenAi::routes() {
   return kRoutes;
 }
 
-OpenAi::OpenAi(engine::Service& service, ModelView model, KeyRing keys, std::string version)
+OpenAi::OpenAi(engine::Service& service, ModelView model, KeyRing keys, OriginPolicy origins,
+               std::string version)
     : service_(service),
       model_(model),
       keys_(std::move(keys)),
+      origins_(std::move(origins)),
       version_(std::move(version)),
       metrics_(std::make_shared<MetricsPage>(version_, model_.info.id)) {}
 
@@ -57,6 +59,7 @@ HttpReply OpenAi::refuse(const ApiError& error, const std::string& route,
                          const HttpRequest& request) {
   metrics_->answered(route, error.status, "");
   const char* reason = error.status == 401   ? "unauthorized"
+                       : error.status == 403 ? "forbidden"
                        : error.status == 429 ? "queue_full"
                        : error.status == 503 ? "draining"
                                              : "invalid";
@@ -75,6 +78,12 @@ HttpReply OpenAi::error(int status, const std::string& message) {
 }
 
 std::optional<HttpReply> OpenAi::early(const HttpRequest& request) {
+  if (const Status known = origins_.check(request); !known.ok()) {
+    return refuse({403, known.message(), "", "forbidden"}, "other", request);
+  }
+  if (origins_.is_preflight(request)) {  // browsers send no key with it
+    return HttpReply{204, {{"X-Request-Id", request_id(request)}}, ""};
+  }
   const Route* found = nullptr;
   std::string allowed;
   for (const Route& route : routes()) {
@@ -189,15 +198,31 @@ void OpenAi::generate(const HttpRequest& request, GenerateRequest call, const st
   info.gate_bypassed = call.gate_bypassed;
   info.logprobs = call.engine.num_logprobs >= 0;
   info.echo = std::move(call.echo);
+  info.num_choices = call.num_choices;
   log::debug("serve: ", info.request_id, " ", route, " from ", request.remote);
-  auto completion = std::make_shared<Completion>(model_.tokenizer, std::move(call.completion),
-                                                 make_answer(std::move(info), responder, metrics_));
-  // Weak: the completion holds the responder, which holds this callback.
-  responder->on_disconnect([weak = std::weak_ptr(completion)] {
-    if (const auto alive = weak.lock()) alive->cancel();
+  const auto answer = make_answer(std::move(info), responder, metrics_);
+  std::vector<std::shared_ptr<Completion>> choices;
+  std::vector<std::weak_ptr<Completion>>
+      weak;  // each holds the responder, which holds the callback
+  for (int i = 0; i < call.num_choices; ++i) {
+    choices.push_back(
+        std::make_shared<Completion>(model_.tokenizer, call.completion, answer->sink(i)));
+    weak.push_back(choices.back());
+  }
+  responder->on_disconnect([weak = std::move(weak)] {
+    for (const auto& choice : weak) {
+      if (const auto alive = choice.lock()) alive->cancel();
+    }
   });
-  const Status status = service_.submit(std::move(call.engine), completion);
-  if (!status.ok()) responder->send(refuse(api_error(status), route, request));
+  for (const auto& choice : choices) {
+    const Status status = service_.submit(call.engine, choice);
+    if (!status.ok()) {  // all or none
+      for (const auto& queued : choices) queued->cancel();
+      return responder->send(refuse(api_error(status), route, request));
+    }
+    ++call.engine.sampling.seed;
+  }
+  answer->open();
 }
 
 std::string request_id(const HttpRequest& request) {

@@ -12,13 +12,15 @@
 #include "serve/generate_request.h"
 #include "serve/http.h"
 #include "serve/metrics_page.h"
+#include "serve/origin.h"
 
 namespace rk::serve {
 
 class OpenAi {
  public:
   /// All references outlive this and every request submitted to `service`.
-  OpenAi(engine::Service& service, ModelView model, KeyRing keys, std::string version);
+  OpenAi(engine::Service& service, ModelView model, KeyRing keys, OriginPolicy origins,
+         std::string version);
 
   /// HttpServer::Early: routes, keys, and everything that needs no body.
   std::optional<HttpReply> early(const HttpRequest& request);
@@ -26,6 +28,8 @@ class OpenAi {
   void handle(HttpRequest request, std::shared_ptr<Responder> responder);
   /// HttpServer::ErrorReply.
   HttpReply error(int status, const std::string& message);
+  /// HttpServer::Options::extra_headers.
+  Headers extra_headers(const HttpRequest& request) const { return origins_.headers(request); }
 
   /// /ready answers 503 from now on.
   void begin_drain() { draining_ = true; }
@@ -59,6 +63,7 @@ class OpenAi {
   engine::Service& service_;
   const ModelView model_;
   const KeyRing keys_;
+  const OriginPolicy origins_;
   const std::string version_;
   const std::shared_ptr<MetricsPage> metrics_;
   std::atomic<bool> draining_{false};

@@ -9,10 +9,6 @@
 namespace rk::serve {
 namespace {
 
-bool is_loopback(const std::string& host) {
-  return host == "localhost" || host == "::1" || host.starts_with("127.");
-}
-
 Status check_options(const Server::Options& options) {
   for (size_t i = 0; i < options.api_keys.size(); ++i) {
     const std::string& key = options.api_keys[i];
@@ -36,10 +32,11 @@ Status check_options(const Server::Options& options) {
 
 struct Server::Impl {
   Impl(engine::Service& s, const text::Tokenizer& tokenizer, const text::ChatTemplate* chat,
-       const ModelInfo& model, const Options& options)
+       const ModelInfo& model, OriginPolicy origins, const Options& options)
       : service(s),
         info(model),
-        openai(s, {info, tokenizer, chat}, KeyRing(options.api_keys), options.version) {}
+        openai(s, {info, tokenizer, chat}, KeyRing(options.api_keys), std::move(origins),
+               options.version) {}
   engine::Service& service;
   const ModelInfo info;
   OpenAi openai;
@@ -55,10 +52,16 @@ Result<std::unique_ptr<Server>> Server::start(const Options& options, engine::Se
                                               const text::ChatTemplate* chat,
                                               const ModelInfo& info) {
   RK_RETURN_IF_ERROR(check_options(options));
-  auto impl = std::make_unique<Impl>(service, tokenizer, chat, info, options);
+  RK_TRY(OriginPolicy origins,
+         OriginPolicy::create(options.origins, options.http.host, options.api_keys.empty()));
+  auto impl = std::make_unique<Impl>(service, tokenizer, chat, info, std::move(origins), options);
   OpenAi& openai = impl->openai;
+  HttpServer::Options http = options.http;
+  http.extra_headers = [&openai](const HttpRequest& request) {
+    return openai.extra_headers(request);
+  };
   RK_TRY(impl->http, HttpServer::start(
-                         options.http,
+                         http,
                          [&openai](HttpRequest request, std::shared_ptr<Responder> responder) {
                            openai.handle(std::move(request), std::move(responder));
                          },

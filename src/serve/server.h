@@ -9,6 +9,7 @@
 #include "engine/service.h"
 #include "serve/generate_request.h"
 #include "serve/http.h"
+#include "serve/origin.h"
 
 namespace rk::serve {
 
@@ -18,13 +19,14 @@ class Server {
     HttpServer::Options http;           ///< address, port, threads, limits, timeouts
     std::vector<std::string> api_keys;  ///< none: everybody who reaches the port may ask
     bool insecure = false;              ///< allow other than loopback addresses without a key
+    OriginPolicy::Options origins;      ///< Host and Origin headers that are let in
     std::string version = "dev";
   };
 
   /// Answers requests until stop(). `chat` may be null: chat requests are then refused. Everything
   /// passed by reference outlives the server and every request given to `service`.
   /// Errors: kInvalidArgument for an address beyond loopback without a key, an empty or unprintable
-  /// key, or a bad address; kUnavailable when the port cannot be had.
+  /// key, a bad address, host or origin; kUnavailable when the port cannot be had.
   static Result<std::unique_ptr<Server>> start(const Options& options, engine::Service& service,
                                                const text::Tokenizer& tokenizer,
                                                const text::ChatTemplate* chat,

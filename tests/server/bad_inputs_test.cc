@@ -101,7 +101,8 @@ TEST_F(BadInputs, Group2Bombs) {
                    "maximum context length is 4096 tokens; the prompt has 100001"});
   run("/v1/completions", cases);
   RawClient huge(port());
-  huge.send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2147483648\r\n\r\n{");
+  huge.send(
+      "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2147483648\r\n\r\n{");
   EXPECT_EQ(huge.read_reply().status, 413);
   expect_alive();
 }
@@ -122,8 +123,10 @@ TEST_F(BadInputs, Groups3And9To11Numbers) {
            R"("n":0)",
            R"("n":-1)",
            R"("n":1000000000)",
-           R"("n":2)",
+           R"("n":17)",
            R"("best_of":2)",
+           R"("n":2,"best_of":3)",
+           R"("n":2,"best_of":1)",
            R"("max_tokens":0)",
            R"("max_tokens":-1)",
            R"("max_tokens":2147483648)",
@@ -378,7 +381,7 @@ TEST_F(BadInputs, Group4Routes) {
     expect_alive();
   }
   RawClient injected(port());
-  injected.send("GET /health HTTP/1.1\r\nHost: x\r\nX-Request-Id: a\rEvil: b\r\n\r\n");
+  injected.send("GET /health HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: a\rEvil: b\r\n\r\n");
   EXPECT_EQ(injected.read_reply().header("Evil"), "");
   expect_alive();
 }
@@ -391,7 +394,7 @@ TEST_F(BadInputs, Groups5And6ClientsThatStallOrLeave) {
   start();
   const auto request = [](const char* more) {
     const std::string body = cat(R"({"prompt":"x","max_tokens":4000)", more, "}");
-    return cat("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: ", body.size(),
+    return cat("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: ", body.size(),
                "\r\n\r\n", body);
   };
   {  // before the head is complete, and in the body
@@ -423,14 +426,14 @@ TEST_F(BadInputs, Groups5And6ClientsThatStallOrLeave) {
   slow.send("GET /health HT");
   EXPECT_EQ(slow.read_reply().status, 408);
   RawClient half(port());
-  half.send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
+  half.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
   half.half_close();
   EXPECT_EQ(half.read_reply().status, 200);
   RawClient smuggler(port());
   smuggler.send(
-      "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: "
+      "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: "
       "chunked\r\n\r\n"
-      "0\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\n\r\n");
+      "0\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
   EXPECT_EQ(smuggler.read_reply().status, 400);
   EXPECT_EQ(smuggler.read_reply().status, 0);
   EXPECT_EQ(post(port(), "/v1/completions", "x", "Content-Encoding: gzip\r\n").status, 415);
@@ -447,7 +450,7 @@ TEST_F(BadInputs, AStreamNobodyReadsIsCancelled) {
   const std::string body = R"({"prompt":"x","max_tokens":4000,"stream":true,"logprobs":20})";
   for (int i = 0; i < 8; ++i) {
     readers.push_back(std::make_unique<RawClient>(port()));
-    readers.back()->send(cat("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: ",
+    readers.back()->send(cat("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: ",
                              body.size(), "\r\n\r\n", body));
   }
   ASSERT_TRUE(eventually([&] { return engine.cancelled >= 1; }));

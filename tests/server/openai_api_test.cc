@@ -198,6 +198,165 @@ TEST_F(ServerTest, MetricsExistAtZeroAndCount) {
   }
 }
 
+TEST_F(ServerTest, SeveralChoicesWithSeedsOneApart) {
+  start();
+  const json::value answer = chat_ask(cat("{", kHi, R"(,"n":3,"seed":40,"max_tokens":5})"));
+  ASSERT_EQ(answer.at("choices").as_array().size(), 3U);
+  for (size_t i = 0; i < 3; ++i) {
+    const json::value& choice = answer.at("choices").at(i);
+    EXPECT_EQ(choice.at("index").as_int64(), static_cast<int64_t>(i));
+    EXPECT_EQ(choice.at("message").at("content").as_string(), "Hello");
+    EXPECT_EQ(choice.at("finish_reason").as_string(), "length");
+  }
+  EXPECT_EQ(engine.seeds, (std::vector<uint64_t>{40, 41, 42}));
+  // The prompt is counted once, the answers are added up.
+  const int64_t prompt = chat_ask(cat("{", kHi, "}")).at("usage").at("prompt_tokens").as_int64();
+  EXPECT_EQ(answer.at("usage").at("prompt_tokens").as_int64(), prompt);
+  EXPECT_EQ(answer.at("usage").at("completion_tokens").as_int64(), 15);
+  EXPECT_EQ(answer.at("usage").at("total_tokens").as_int64(), prompt + 15);
+  const json::value texts = complete(
+      R"({"prompt":"ab","n":2,"best_of":2,"echo":true,"max_tokens":5,"logit_bias":{"1":1}})");
+  EXPECT_EQ(texts.at("choices").at(1).at("text").as_string(), "abHello");
+  EXPECT_NE(
+      get(port(), "/metrics")
+          .body.find("redknot_requests_total{code=\"200\",finish_reason=\"length\",route=\"/v1/"
+                     "completions\"} 1"),
+      std::string::npos);
+}
+
+TEST_F(ServerTest, SeveralChoicesStreamWithTheirIndex) {
+  start();
+  const auto events = events_of(
+      post(port(), "/v1/chat/completions",
+           cat("{", kHi,
+               R"(,"n":2,"max_tokens":5,"stream":true,"stream_options":{"include_usage":true}})"))
+          .body);
+  ASSERT_EQ(events.size(), 2 * (1 + 5 + 1) + 1U);
+  std::string texts[2], roles[2], ends[2];
+  for (size_t i = 0; i + 1 < events.size(); ++i) {
+    const json::object& choice = events[i].at("choices").at(0).as_object();
+    const auto index = static_cast<size_t>(choice.at("index").as_int64());
+    ASSERT_LT(index, 2U);
+    const json::object& delta = choice.at("delta").as_object();
+    if (delta.contains("role")) roles[index] += delta.at("role").as_string().c_str();
+    if (delta.contains("content")) texts[index] += delta.at("content").as_string().c_str();
+    if (!choice.at("finish_reason").is_null()) {
+      ends[index] += choice.at("finish_reason").as_string().c_str();
+    }
+  }
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(texts[i], "Hello");
+    EXPECT_EQ(roles[i], "assistant");
+    EXPECT_EQ(ends[i], "length");
+  }
+  EXPECT_EQ(events.back().at("usage").at("completion_tokens").as_int64(), 10);
+}
+
+TEST_F(ServerTest, ChoicesAreQueuedAllOrNone) {
+  queue.max_queued = 2;
+  engine.token_ms = 1;
+  start();
+  for (const char* stream : {"false", "true"}) {
+    const RawReply refused =
+        post(port(), "/v1/completions", cat(R"({"prompt":"x","n":16,"stream":)", stream, "}"));
+    EXPECT_EQ(refused.status, 429) << refused.body;
+    EXPECT_NE(refused.header("Retry-After"), "");
+    ASSERT_TRUE(eventually([&] { return service->load().queued + service->load().running == 0; }));
+  }
+  EXPECT_EQ(complete(R"({"prompt":"x","n":2,"max_tokens":5})").at("choices").as_array().size(), 2U);
+}
+
+TEST_F(ServerTest, AClientThatLeavesCancelsEveryChoice) {
+  engine.token_ms = 2;
+  engine.endless = true;
+  start();
+  const std::string body = R"({"prompt":"x","n":5,"max_tokens":4000,"stream":true})";
+  {
+    RawClient client(port());
+    client.send(cat("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: ",
+                    body.size(), "\r\n\r\n", body));
+    ASSERT_TRUE(client.fill());
+  }
+  ASSERT_TRUE(eventually([&] { return service->load().queued + service->load().running == 0; }));
+  EXPECT_EQ(engine.runs, 1);
+  engine.endless = false;
+  expect_alive();
+}
+
+TEST_F(ServerTest, AFailedChoiceFailsTheAnswerOnce) {
+  start();
+  complete(R"({"prompt":"FAIL","n":3})", 500);
+  EXPECT_EQ(post(port(), "/v1/completions", R"({"prompt":"FAIL","n":3,"stream":true})").status,
+            500);
+  expect_alive();
+}
+
+TEST_F(ServerTest, ForeignNamesAreRefusedOnLoopback) {
+  start();
+  const auto ask = [&](const std::string& head) {
+    RawClient client(port());
+    client.send(cat("GET /health HTTP/1.1\r\n", head, "\r\n"));
+    return client.read_reply();
+  };
+  EXPECT_EQ(ask("Host: localhost:1\r\n").status, 200);
+  EXPECT_EQ(ask("Host: [::1]\r\n").status, 200);
+  const RawReply foreign = ask("Host: evil.example:8080\r\n");
+  EXPECT_EQ(foreign.status, 403);
+  EXPECT_NE(foreign.body.find("--allowed-host"), std::string::npos) << foreign.body;
+  EXPECT_EQ(ask("").status, 400);  // HTTP/1.1 has one, always
+  EXPECT_EQ(ask("Host: localhost\r\nHost: evil.example\r\n").status, 400);
+  EXPECT_NE(get(port(), "/metrics").body.find("redknot_rejected_total{reason=\"forbidden\"} 1"),
+            std::string::npos);
+}
+
+TEST_F(ServerTest, WebPagesNeedToBeAllowed) {
+  options.origins.cors_origins = {"http://app.example"};
+  start();
+  constexpr const char* kBody = R"({"prompt":"x","max_tokens":5})";
+  const RawReply good = post(port(), "/v1/completions", kBody, "Origin: http://app.example\r\n");
+  EXPECT_EQ(good.status, 200);
+  EXPECT_EQ(good.header("Access-Control-Allow-Origin"), "http://app.example");
+  EXPECT_EQ(good.header("Vary"), "Origin");
+  // Errors and streams are for the page's eyes as well.
+  for (const char* body : {"{", R"({"prompt":"x","stream":true})"}) {
+    const RawReply reply = post(port(), "/v1/completions", body, "Origin: http://app.example\r\n");
+    EXPECT_EQ(reply.header("Access-Control-Allow-Origin"), "http://app.example");
+  }
+  const RawReply bad = post(port(), "/v1/completions", kBody, "Origin: http://evil.example\r\n");
+  EXPECT_EQ(bad.status, 403);
+  EXPECT_EQ(bad.header("Access-Control-Allow-Origin"), "");
+  const auto preflight = [&](const std::string& origin) {
+    return RawClient(port()).request(
+        "OPTIONS", "/v1/completions", "",
+        cat("Origin: ", origin, "\r\nAccess-Control-Request-Method: POST\r\n",
+            "Access-Control-Request-Headers: authorization\r\n"));
+  };
+  const RawReply may = preflight("http://app.example");
+  EXPECT_EQ(may.status, 204);
+  EXPECT_EQ(may.header("Access-Control-Allow-Headers"), "authorization");
+  EXPECT_NE(may.header("Access-Control-Allow-Methods").find("POST"), std::string::npos);
+  EXPECT_EQ(may.header("Content-Length"), "");
+  EXPECT_EQ(preflight("http://evil.example").status, 403);
+}
+
+TEST_F(ServerTest, NoPageMayAskByDefaultAndAKeyIsNotNeededToAskWhether) {
+  options.api_keys = {"secret"};
+  options.origins.cors_origins = {"*"};
+  start();
+  const RawReply may = RawClient(port()).request(
+      "OPTIONS", "/v1/models", "", "Origin: null\r\nAccess-Control-Request-Method: GET\r\n");
+  EXPECT_EQ(may.status, 204);
+  EXPECT_EQ(may.header("Access-Control-Allow-Origin"), "*");
+  EXPECT_EQ(get(port(), "/v1/models", "Origin: null\r\n").status, 401);
+  server.reset();
+  options.origins = {};
+  start();
+  const RawReply no = RawClient(port()).request(
+      "OPTIONS", "/v1/models", "", "Origin: null\r\nAccess-Control-Request-Method: GET\r\n");
+  EXPECT_EQ(no.status, 401);
+  EXPECT_EQ(no.header("Access-Control-Allow-Origin"), "");
+}
+
 TEST_F(ServerTest, RequestIdsAreEchoedWhenSane) {
   start();
   EXPECT_EQ(get(port(), "/health", "X-Request-Id: abc-1\r\n").header("X-Request-Id"), "abc-1");
@@ -253,7 +412,7 @@ TEST_F(ServerTest, AFullQueueAnswers429AndTheEnginesFailure500) {
   start();
   RawClient busy(port());
   busy.send(
-      "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 31\r\n\r\n"
+      "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 31\r\n\r\n"
       R"({"prompt":"x","max_tokens":500})");
   ASSERT_TRUE(eventually([&] { return engine.runs == 1; }));
   const RawReply refused = post(port(), "/v1/completions", R"({"prompt":"x"})");
@@ -275,7 +434,7 @@ TEST_F(ServerTest, StopFinishesWhatWasAccepted) {
   start();
   RawClient busy(port());
   busy.send(
-      "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n\r\n"
+      "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 30\r\n\r\n"
       R"({"prompt":"x","max_tokens":20})");
   ASSERT_TRUE(eventually([&] { return engine.runs == 1; }));
   std::thread stopper([&] { EXPECT_TRUE(server->stop(5000).ok()); });
@@ -294,7 +453,7 @@ TEST_F(ServerTest, StopCancelsWhatTakesTooLong) {
   start();
   RawClient busy(port());
   busy.send(
-      "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 32\r\n\r\n"
+      "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 32\r\n\r\n"
       R"({"prompt":"x","max_tokens":4000})");
   ASSERT_TRUE(eventually([&] { return engine.runs == 1; }));
   EXPECT_EQ(server->stop(50).code(), Code::kDeadline);
