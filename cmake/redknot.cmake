@@ -78,6 +78,7 @@ function(rk_library folder)
     add_executable(${folder}_test ${tests})
     target_link_libraries(${folder}_test PRIVATE rk_${folder} ${ARG_LIBS} GTest::gtest_main GTest::gmock)
     target_compile_definitions(${folder}_test PRIVATE RK_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+    rk_install(${folder}_test COMPONENT tests EXCLUDE_FROM_ALL)
     gtest_discover_tests(${folder}_test TEST_PREFIX "${folder}." DISCOVERY_TIMEOUT 60
                          PROPERTIES TIMEOUT 300)
   endif()
@@ -89,5 +90,19 @@ function(rk_program name)
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE rk_flags ${ARG_LIBS})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
-  install(TARGETS ${name})
+  rk_install(${name})
+endfunction()
+
+# What is installed starts on any machine with glibc >= 2.36: the C++ runtime is linked in, other
+# libraries lie beside it in lib/. `cmake --install BUILD --component tests` brings the test programs
+# too, for a machine with a GPU: they need no sources, no Python and no model files.
+function(rk_install name)
+  target_link_options(${name} PRIVATE -static-libstdc++ -static-libgcc)
+  set_target_properties(${name} PROPERTIES INSTALL_RPATH "$ORIGIN/../lib")
+  install(TARGETS ${name} RUNTIME_DEPENDENCY_SET rk_libraries RUNTIME ${ARGN})
+endfunction()
+function(rk_install_libraries)
+  install(RUNTIME_DEPENDENCY_SET rk_libraries
+          PRE_EXCLUDE_REGEXES "^ld-linux" "^lib(c|m|dl|rt|pthread|resolv)\\.so"
+          LIBRARY DESTINATION lib)
 endfunction()

@@ -27,58 +27,75 @@ Result<std::unique_ptr<Engine>> Engine::create(const Options& options) {
   return engine;
 }
 
-Status Engine::load(const Options& options) {
-  RK_TRY(const auto files, model::WeightFiles::open(options.model));
-  RK_TRY(const auto config, model::read_config(options.model));
+Status Engine::load_decoder(const Options& options, kv::IdentityBuilder& identity) {
+  threads_ = std::make_unique<ThreadPool>(options.threads);
+  forced_ = options.forced;
+  ctx_ = {threads_.get(), &forced_};
+  std::optional<model::WeightFiles> files;
+  model::ModelConfig config;
+  if (options.random_shape) {
+    config = *options.random_shape;
+  } else {
+    RK_TRY(files, model::WeightFiles::open(options.model));
+    RK_TRY(config, model::read_config(options.model));
+  }
   context_tokens_ = options.context_tokens > 0
                         ? std::min<int64_t>(options.context_tokens, config.context_tokens)
                         : config.context_tokens;
   model::Decoder::Options decoder;
   decoder.device = options.device;
-  decoder.max_step_rows = options.max_step_rows > 0 ? options.max_step_rows
-                          : options.device.is_cuda() ? kCardStepRows
-                                                     : kHostStepRows;
+  const int default_rows = options.device.is_cuda() ? kCardStepRows : kHostStepRows;
+  decoder.max_step_rows = options.max_step_rows > 0 ? options.max_step_rows : default_rows;
   decoder.context_tokens = context_tokens_;
-  const int64_t need = model::estimate_memory_bytes(files, config, decoder);
+  identity.add("model", options.model).add("device", options.device.is_cuda() ? "cuda" : "cpu");
+  if (options.random_shape) {
+    RK_TRY(decoder_, model::Decoder::random(config, decoder));
+    return {};
+  }
+  identity.add("bytes", files->num_bytes());
+  const int64_t need = model::estimate_memory_bytes(*files, config, decoder);
   if (const int64_t have = available_memory_bytes(); !options.device.is_cuda() && need > have) {
     return exhausted(options.model, ": ", need >> 20, " MiB wanted for weights and workspace, ",
                      have >> 20, " MiB of memory free");
   }
-  threads_ = std::make_unique<ThreadPool>(options.threads);
-  forced_ = options.forced;
-  ctx_ = {threads_.get(), &forced_};
-  RK_TRY(decoder_, model::Decoder::load(files, config, decoder, ctx_));
+  RK_TRY(decoder_, model::Decoder::load(*files, config, decoder, ctx_));
+  return {};
+}
 
+Status Engine::load_plan(const Options& options) {
+  const model::ModelConfig& config = decoder_->config();
   const kv::KvShape shape{config.num_layers, config.num_kv_heads, config.head_dim};
-  plan_ = kv::HeadPlan::all_global(config.num_layers, config.num_kv_heads);
+  const kv::HeadPlan dense = kv::HeadPlan::all_global(config.num_layers, config.num_kv_heads);
+  plan_ = dense;
   if (!options.plan_json.empty()) {
     RK_TRY(plan_, kv::HeadPlan::parse(options.plan_json, "plan", shape));
   } else if (!options.plan.empty()) {
     RK_TRY(plan_, kv::HeadPlan::load(options.plan, shape));
   }
-  const kv::HeadPlan dense = kv::HeadPlan::all_global(config.num_layers, config.num_kv_heads);
   for (int l = 0; l < config.num_layers; ++l) {
     for (int g = 0; g < config.num_kv_heads; ++g) {
-      const int window = decoder_->config().sliding_window;
-      visible_.push_back(kv::visible(plan_, l, g, window));
-      dense_visible_.push_back(kv::visible(dense, l, g, window));
+      visible_.push_back(kv::visible(plan_, l, g, config.sliding_window));
+      dense_visible_.push_back(kv::visible(dense, l, g, config.sliding_window));
       if (visible_.back().limit >= 0) {
         return unimplemented("head plan: layer ", l, " head ", g,
-                             ": sinks outside the model's own sliding window of ", window);
+                             ": sinks outside the model's own sliding window of ",
+                             config.sliding_window);
       }
     }
   }
+  return {};
+}
 
-  RK_RETURN_IF_ERROR(create_pool(options));
-
+Status Engine::load(const Options& options) {
   kv::IdentityBuilder identity("engine rows");
-  identity.add("model", options.model).add("bytes", files.num_bytes());
+  RK_RETURN_IF_ERROR(load_decoder(options, identity));
+  RK_RETURN_IF_ERROR(load_plan(options));
+  RK_RETURN_IF_ERROR(create_pool(options));
   identity.add("kv dtype", dtype_name(pool_->dtype())).add("row format", 1);
-  for (const double f : model::rope_inv_freq(config.rope)) identity.add("rope", f);
+  for (const double f : model::rope_inv_freq(config().rope)) identity.add("rope", f);
   identity.add("gemm", ctx_.forced_variant("gemm")).add("plan", plan_.digest());
-  identity.add("device", options.device.is_cuda() ? "cuda" : "cpu");
   identity_ = identity.finish().hex();
-  log::info("engine: ", config.family, " on ", options.device.name(), ", weights ",
+  log::info("engine: ", config().family, " on ", options.device.name(), ", weights ",
             decoder_->weight_bytes() >> 20, " MiB, KV pool ",
             pool_->num_pages() * pool_->page_bytes() >> 20, " MiB, context ", context_tokens_,
             " tokens");
@@ -176,8 +193,8 @@ Status Engine::run_rows(kv::SequenceKv& kv, std::span<const int32_t> tokens,
     if (const Status status = decoder_->forward(step, ctx_); !status.ok()) {
       if (status.code() == Code::kInternal) {
         const std::lock_guard lock(failure_mutex_);
-        failure_ = unavailable("the engine stopped after a failure of its device: ",
-                               status.message());
+        failure_ =
+            unavailable("the engine stopped after a failure of its device: ", status.message());
       }
       return status;
     }

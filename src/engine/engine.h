@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "engine/request.h"
 #include "engine/service.h"
 #include "kv/head_plan.h"
+#include "kv/identity.h"
 #include "kv/page_pool.h"
 #include "kv/prefix_tree.h"
 #include "kv/segment_store.h"
@@ -35,6 +37,8 @@ class Engine : public Runner {
     int64_t context_tokens = 0;      ///< 0: what the model was trained for
     int64_t kv_bytes = 0;            ///< pool; 0: room for four contexts, at most half of memory
                                      ///< (of a card: of what the weights leave)
+    /// Instead of `model`: random weights of this shape on a card, for speed.
+    std::optional<model::ModelConfig> random_shape;
     int max_step_rows = 0;           ///< active rows per forward pass; 0: 256, on a card 4096
   };
   /// Errors: those of model and plan files; kExhausted with both numbers before anything is loaded
@@ -76,6 +80,8 @@ class Engine : public Runner {
 
   Engine() = default;
   Status load(const Options& options);
+  Status load_decoder(const Options& options, kv::IdentityBuilder& identity);
+  Status load_plan(const Options& options);
   Status create_pool(const Options& options);
   std::unique_ptr<kv::SequenceKv> new_sequence(bool all_global) const;
   std::string root_of(const Request& request) const;

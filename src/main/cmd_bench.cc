@@ -3,7 +3,7 @@
 #include <iostream>
 #include <memory>
 
-#include "base/clock.h"
+#include "main/bench_tools.h"
 #include "main/cli.h"
 #include "main/session.h"
 #include "main/version.h"
@@ -19,34 +19,12 @@ struct BenchFlags {
   int generate = 64, repeats = 3;
 };
 
-// Token ids without meaning: speed does not depend on them.
 engine::Request random_request(int64_t tokens, int64_t vocab, uint64_t seed) {
   engine::Request request;
   request.mode = engine::Mode::kDense;
-  engine::PromptSpan span;
-  uint64_t state = seed * 2654435761U + 12345;
-  for (int64_t i = 0; i < std::max<int64_t>(tokens, 1); ++i) {
-    state = state * 6364136223846793005U + 1442695040888963407U;
-    span.tokens.push_back(static_cast<int32_t>((state >> 33) % static_cast<uint64_t>(vocab)));
-  }
-  request.spans.push_back(std::move(span));
+  request.spans.push_back({random_tokens(std::max<int64_t>(tokens, 1), vocab, seed), false});
   return request;
 }
-
-class Timer : public engine::Listener {
- public:
-  bool on_token(const engine::TokenEvent&) override {
-    times_ms.push_back(now_ms());
-    return true;
-  }
-  void on_done(const engine::Outcome& outcome) override {
-    status = outcome.status;
-    stats = outcome.stats;
-  }
-  std::vector<double> times_ms;
-  Status status;
-  engine::RequestStats stats;
-};
 
 void report(const char* what, int64_t size, std::vector<double> rates, const Session& session,
             const CommonFlags& common) {

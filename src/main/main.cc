@@ -15,6 +15,7 @@
   use(cmd_eval_logits) \
   use(cmd_bench_prefill) \
   use(cmd_bench_decode) \
+  use(cmd_bench_ttft) \
   use(cmd_serve)         \
   // last line
 // clang-format on

@@ -14,8 +14,15 @@ Decoder::Decoder(const ModelConfig& config, const Options& options, const Family
 Result<std::unique_ptr<Decoder>> Decoder::load(const WeightFiles& files, const ModelConfig& config,
                                                const Options& options, kernels::Context& ctx) {
   RK_TRY(const Family* family, find_family(config.family));
-  const LoadArgs args{files, config, options, *family};
+  const LoadArgs args{&files, config, options, *family};
   return options.device.is_cuda() ? load_cuda_decoder(args) : load_cpu_decoder(args, ctx);
+}
+
+Result<std::unique_ptr<Decoder>> Decoder::random(const ModelConfig& config,
+                                                 const Options& options) {
+  RK_TRY(const Family* family, find_family(config.family));
+  if (!options.device.is_cuda()) return unimplemented("random weights: on a card only");
+  return load_cuda_decoder({nullptr, config, options, *family});
 }
 
 Result<Decoder::Rows> Decoder::flatten(const StepInput& step) const {

@@ -46,6 +46,9 @@ class Decoder {
   /// device; kUnimplemented for unknown families.
   static Result<std::unique_ptr<Decoder>> load(const WeightFiles& files, const ModelConfig& config,
                                                const Options& options, kernels::Context& ctx);
+  /// The same shapes with random weights made on the device from options.random_seed, for speed.
+  /// Errors: kUnimplemented on the CPU.
+  static Result<std::unique_ptr<Decoder>> random(const ModelConfig& config, const Options& options);
   virtual ~Decoder() = default;
   Decoder(const Decoder&) = delete;
   Decoder& operator=(const Decoder&) = delete;

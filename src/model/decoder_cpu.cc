@@ -265,7 +265,7 @@ Status CpuDecoder::forward(const StepInput& step, kernels::Context& ctx) {
 
 Result<std::unique_ptr<Decoder>> load_cpu_decoder(const LoadArgs& args, kernels::Context& ctx) {
   auto decoder = std::make_unique<CpuDecoder>(args);
-  RK_RETURN_IF_ERROR(decoder->load(args.files, ctx));
+  RK_RETURN_IF_ERROR(decoder->load(*args.files, ctx));
   return std::unique_ptr<Decoder>(std::move(decoder));
 }
 

@@ -8,7 +8,7 @@
 namespace rk::model {
 
 struct LoadArgs {
-  const WeightFiles& files;
+  const WeightFiles* files;  ///< null: random weights
   const ModelConfig& config;
   const Decoder::Options& options;
   const Family& family;

@@ -12,7 +12,6 @@ namespace {
 
 using namespace tiny;
 using testing::HasSubstr;
-constexpr double kSame = 1e-4;
 constexpr int64_t kPageBytes = int64_t{16} * kHeadDim * 2 * 4;     // f32
 constexpr int64_t kColumnBytes = kPageBytes * kLayers * kKvHeads;  // 16 rows of every head
 
@@ -36,7 +35,7 @@ TEST(Engine, APrefixHitIsDense) {
   const auto hit = logits(*e, request(Mode::kPrefix, other), 1, &stats);
   EXPECT_EQ(stats.prefix_cached, 70);
   EXPECT_EQ(stats.fresh, 25);
-  EXPECT_LT(distance(hit, dense(*e, other)), kSame);
+  EXPECT_LT(distance(hit, dense(*e, other)), same_within());
 }
 
 // Spans cut otherwise, and a match that ends in the middle of one and of a page.
@@ -53,11 +52,11 @@ TEST(Engine, APrefixMatchMayEndAnywhere) {
     RequestStats stats;
     const auto hit = logits(*e, request(Mode::kPrefix, other), 1, &stats);
     EXPECT_EQ(stats.prefix_cached, common);
-    EXPECT_LT(distance(hit, dense(*e, other)), kSame) << common;
+    EXPECT_LT(distance(hit, dense(*e, other)), same_within()) << common;
     // The first text is still what it was.
     const auto again = logits(*e, request(Mode::kPrefix, {{text, false}}), 1, &stats);
     EXPECT_EQ(stats.prefix_cached, 89);
-    EXPECT_LT(distance(again, dense(*e, {{text, false}})), kSame) << common;
+    EXPECT_LT(distance(again, dense(*e, {{text, false}})), same_within()) << common;
   }
 }
 
@@ -105,12 +104,12 @@ TEST(Engine, CompanyMakesAnotherVariant) {
   e->clear_cache();
   r.company = ids(30, 9);
   RequestStats stats;
-  EXPECT_GT(distance(alone, logits(*e, r, 1, &stats)), kSame);
+  EXPECT_GT(distance(alone, logits(*e, r, 1, &stats)), same_within());
   EXPECT_EQ(stats.fresh, 109);
   // Company that is what really stands before the document makes its rows exact in value.
   e->clear_cache();
   r.company = ids(40, 2);
-  EXPECT_LT(distance(dense(*e, r.spans), logits(*e, r)), kSame);
+  EXPECT_LT(distance(dense(*e, r.spans), logits(*e, r)), same_within());
 }
 
 // A document known from elsewhere, at the very end of a prompt: the last row is computed.
@@ -120,7 +119,7 @@ TEST(Engine, APromptMayEndInADocument) {
   const auto want = dense(*e, ends);
   logits(*e, request(Mode::kReuse, {fresh(20, 1), document(40, 2), document(40, 3), fresh(9, 4)}));
   for (const Mode mode : {Mode::kReuse, Mode::kBoundary, Mode::kPrefix}) {
-    EXPECT_LT(distance(want, logits(*e, request(mode, ends))), kSame) << mode_name(mode);
+    EXPECT_LT(distance(want, logits(*e, request(mode, ends))), same_within()) << mode_name(mode);
     EXPECT_EQ(run(*e, request(mode, ends, 3)).tokens.size(), 3U);
   }
 }

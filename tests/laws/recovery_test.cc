@@ -5,7 +5,6 @@ namespace rk::engine {
 namespace {
 
 using namespace tiny;
-constexpr double kSame = 1e-4;   // of the largest logit: f32 sums in another order
 constexpr double kOther = 1e-2;  // at least: another attention pattern
 
 class Recovery : public testing::TestWithParam<const char*> {
@@ -28,8 +27,8 @@ TEST_P(Recovery, BoundaryOverWholeDocumentsIsDense) {
     Request r = request(Mode::kBoundary, three_documents());
     r.boundary_rows = k;
     RequestStats miss, hit;
-    EXPECT_LT(distance(dense, logits(*e, r, 11, &miss)), kSame) << k;
-    EXPECT_LT(distance(dense, logits(*e, r, 11, &hit)), kSame) << k;
+    EXPECT_LT(distance(dense, logits(*e, r, 11, &miss)), same_within()) << k;
+    EXPECT_LT(distance(dense, logits(*e, r, 11, &hit)), same_within()) << k;
     EXPECT_EQ(miss.recomputed, 50 + 33);
     EXPECT_EQ(hit.recomputed, 50 + 33);
   }
@@ -64,7 +63,8 @@ TEST_P(Recovery, WithoutDocumentsEveryModeIsDense) {
   ASSERT_EQ(dense.size(), size_t{83} * kVocab);
   for (const Mode mode : {Mode::kReuse, Mode::kBoundary, Mode::kPrefix}) {
     e->clear_cache();
-    EXPECT_LT(distance(dense, logits(*e, request(mode, spans), 83)), kSame) << mode_name(mode);
+    EXPECT_LT(distance(dense, logits(*e, request(mode, spans), 83)), same_within())
+        << mode_name(mode);
   }
 }
 
@@ -76,7 +76,7 @@ TEST_P(Recovery, OneDocumentBehindTheLeadIsExact) {
     for (const char* state : {"miss", "hit"}) {
       for (const Mode mode : {Mode::kReuse, Mode::kBoundary}) {
         RequestStats stats;
-        EXPECT_LT(distance(dense, logits(*e, request(mode, spans), 1, &stats)), kSame)
+        EXPECT_LT(distance(dense, logits(*e, request(mode, spans), 1, &stats)), same_within())
             << state << " " << mode_name(mode) << " lead " << lead;
         ASSERT_EQ(stats.documents.size(), 1U);
         EXPECT_TRUE(stats.documents[0].exact);
@@ -124,7 +124,7 @@ TEST_P(Recovery, WhereADocumentStoodBeforeDoesNotMatter) {
   logits(*e, request(Mode::kReuse, {fresh(21, 1), document(70, 8), fresh(100, 9), document(50, 4),
                                     document(37, 2), fresh(3, 7)}));
   RequestStats stats;
-  EXPECT_LT(distance(alone, logits(*e, request(Mode::kReuse, here()), 11, &stats)), kSame);
+  EXPECT_LT(distance(alone, logits(*e, request(Mode::kReuse, here()), 11, &stats)), same_within());
   EXPECT_EQ(stats.document_cached, 87);
   EXPECT_EQ(stats.relocated, 50);
   EXPECT_EQ(stats.prefix_cached, 21);
@@ -138,7 +138,7 @@ TEST_P(Recovery, TheSameDocumentTwiceIsRecoveredTwice) {
   const auto dense = logits(*e, request(Mode::kDense, spans), 9);
   Request r = request(Mode::kBoundary, spans);
   r.boundary_rows = 40;
-  EXPECT_LT(distance(dense, logits(*e, r, 9)), kSame);
+  EXPECT_LT(distance(dense, logits(*e, r, 9)), same_within());
   r.boundary_rows = 10;
   const auto first = logits(*e, r, 9);
   EXPECT_EQ(first, logits(*e, r, 9));  // the overlay of one request left the stored rows alone
@@ -155,7 +155,7 @@ TEST_P(Recovery, ChunksDoNotMatter) {
       const Request r = request(mode, three_documents());
       a->clear_cache();  // a stored question leaves nothing to ask about
       b->clear_cache();
-      EXPECT_LT(distance(logits(*a, r, 11), logits(*b, r, 11)), kSame)
+      EXPECT_LT(distance(logits(*a, r, 11), logits(*b, r, 11)), same_within())
           << mode_name(mode) << (plan.empty() ? "" : " with local heads");
     }
   }
@@ -174,7 +174,8 @@ TEST_P(Recovery, AWindowAsLongAsTheContextIsDense) {
   auto dense = engine(), wide = engine(options);
   for (const Mode mode : {Mode::kDense, Mode::kReuse, Mode::kBoundary}) {
     const Request r = request(mode, three_documents());
-    EXPECT_LT(distance(logits(*dense, r, 11), logits(*wide, r, 11)), kSame) << mode_name(mode);
+    EXPECT_LT(distance(logits(*dense, r, 11), logits(*wide, r, 11)), same_within())
+        << mode_name(mode);
   }
 }
 
@@ -202,7 +203,7 @@ TEST_P(Recovery, RowsOutsideEveryWindowDoNotMatter) {
   const auto b = logits(*e, request(Mode::kDense, {fresh(4, 1), fresh(90, 4), fresh(46, 3)}));
   const auto c = logits(*e, request(Mode::kDense, {fresh(4, 5), fresh(90, 2), fresh(46, 3)}));
   const auto d = logits(*e, request(Mode::kDense, {fresh(4, 1), fresh(90, 2), fresh(12, 3)}));
-  EXPECT_LT(distance(a, b), kSame);
+  EXPECT_LT(distance(a, b), same_within());
   EXPECT_GT(distance(a, c), kOther / 10);  // sinks are seen
   EXPECT_GT(distance(a, d), kOther / 10);
 }

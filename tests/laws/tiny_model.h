@@ -17,10 +17,11 @@
 
 #include "engine/engine.h"
 #include "tensor/gguf_writer.h"
+#include "tests_device.h"
 
 namespace rk::engine::tiny {
 
-constexpr int kLayers = 3, kHidden = 64, kHeads = 4, kKvHeads = 2, kHeadDim = 16, kFfn = 96;
+constexpr int kLayers = 3, kHidden = 64, kHeads = 4, kKvHeads = 2, kHeadDim = 64, kFfn = 96;
 constexpr int kVocab = 300, kContext = 512;
 
 /// The file's bytes. `arch`: llama, or qwen2 (biases, half-split RoPE pairs, tied head).
@@ -39,6 +40,8 @@ inline std::string gguf(const std::string& arch) {
   file.add(key("feed_forward_length"), uint32_t{kFfn});
   file.add(key("attention.head_count"), uint32_t{kHeads});
   file.add(key("attention.head_count_kv"), uint32_t{kKvHeads});
+  file.add(key("attention.key_length"), uint32_t{kHeadDim});
+  file.add(key("attention.value_length"), uint32_t{kHeadDim});
   file.add(key("context_length"), uint32_t{kContext});
   file.add(key("attention.layer_norm_rms_epsilon"), 1e-5F);
   file.add(key("rope.freq_base"), 10000.0F);
@@ -81,15 +84,22 @@ inline std::string path(const std::string& arch) {
 }
 
 /// Loads it; the file is gone again afterwards.
-inline std::unique_ptr<Engine> load(const std::string& arch, Engine::Options options = {}) {
+inline std::unique_ptr<Engine> load_on(const Device& device, const std::string& arch,
+                                       Engine::Options options = {}) {
   options.model = path(arch);
   options.threads = 1;
-  if (options.max_step_rows == Engine::Options().max_step_rows) options.max_step_rows = 16;
+  if (options.max_step_rows == 0) options.max_step_rows = 16;
   options.kv_dtype = DType::kF32;
+  options.device = device;
   auto engine = Engine::create(options);
   std::filesystem::remove(options.model);
   EXPECT_TRUE(engine.ok()) << engine.status().message();
   return engine.ok() ? std::move(engine).value() : nullptr;
+}
+
+/// On the device under test.
+inline std::unique_ptr<Engine> load(const std::string& arch, const Engine::Options& options = {}) {
+  return load_on(test_device(), arch, options);
 }
 
 /// `n` ids, the same for the same seed.

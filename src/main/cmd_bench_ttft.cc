@@ -1,0 +1,180 @@
+#include <algorithm>
+#include <boost/json.hpp>
+#include <cmath>
+#include <iomanip>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <numeric>
+#include <random>
+
+#include "main/bench_tools.h"
+#include "main/cli.h"
+#include "main/session.h"
+#include "main/version.h"
+
+namespace rk::cli {
+namespace {
+
+namespace json = boost::json;
+
+struct TtftFlags {
+  int documents = 14, repeats = 5, boundary_rows = 32;
+  int64_t lead_tokens = 32, document_tokens = 512, question_tokens = 64;
+};
+
+constexpr engine::Mode kModes[] = {engine::Mode::kDense, engine::Mode::kPrefix,
+                                   engine::Mode::kBoundary, engine::Mode::kReuse};
+
+struct ModeResult {
+  std::vector<double> ttft_ms;
+  double kl_sum = 0;  ///< KL(dense || mode) of the first token's distribution
+  engine::RequestStats stats;
+};
+
+double kl(const std::vector<float>& p, const std::vector<float>& q) {
+  const auto log_sum = [](const std::vector<float>& x) {
+    const double peak = *std::max_element(x.begin(), x.end());
+    double sum = 0;
+    for (const float v : x) sum += std::exp(v - peak);
+    return peak + std::log(sum);
+  };
+  const double lp = log_sum(p), lq = log_sum(q);
+  double out = 0;
+  for (size_t i = 0; i < p.size(); ++i) {
+    out += std::exp(p[i] - lp) * ((p[i] - lp) - (q[i] - lq));
+  }
+  return out;
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+// Round after round: the documents in a new order, a new question, every mode on the same ids.
+Status measure(const TtftFlags& f, const CommonFlags& common, engine::Engine& engine,
+               std::map<engine::Mode, ModeResult>& results) {
+  const int64_t vocab = engine.vocab_size();
+  std::mt19937_64 random(common.seed + 1);
+  std::vector<int> order(static_cast<size_t>(f.documents));
+  std::iota(order.begin(), order.end(), 0);
+  for (int round = -1; round < f.repeats; ++round) {  // the first makes the documents ready
+    std::shuffle(order.begin(), order.end(), random);
+    engine::Request request;
+    request.boundary_rows = f.boundary_rows;
+    request.max_tokens = 1;
+    if (f.lead_tokens > 0) {
+      request.spans.push_back({random_tokens(f.lead_tokens, vocab, common.seed), false});
+    }
+    for (const int i : order) {
+      const uint64_t seed = common.seed + 1000 + static_cast<uint64_t>(i);
+      request.spans.push_back({random_tokens(f.document_tokens, vocab, seed), true});
+    }
+    const uint64_t question = common.seed + 500000 + static_cast<uint64_t>(round + 1);
+    request.spans.push_back({random_tokens(f.question_tokens, vocab, question), false});
+    // Rounds keep nothing: what one mode leaves must not serve the next.
+    request.cache_write = round < 0;
+    std::vector<float> dense_logits, logits;
+    for (const engine::Mode mode : kModes) {
+      if (round < 0 && mode != engine::Mode::kReuse) continue;
+      request.mode = mode;
+      Timer timer;
+      engine.run(request, 0, timer);
+      RK_RETURN_IF_ERROR(timer.status);
+      if (round < 0) continue;
+      ModeResult& result = results[mode];
+      result.ttft_ms.push_back(timer.stats.ttft_ms);
+      result.stats = timer.stats;
+      auto& out = mode == engine::Mode::kDense ? dense_logits : logits;
+      RK_RETURN_IF_ERROR(engine.evaluate(request, 1, out, nullptr));
+      if (mode != engine::Mode::kDense) result.kl_sum += kl(dense_logits, logits);
+    }
+  }
+  return {};
+}
+
+Status bench_ttft(const TtftFlags& f, const CommonFlags& common) {
+  RK_TRY(Session session, Session::open(common));
+  std::map<engine::Mode, ModeResult> results;
+  RK_RETURN_IF_ERROR(measure(f, common, *session.engine, results));
+  const double dense = median(results[engine::Mode::kDense].ttft_ms);
+  json::array rows;
+  if (!common.json) {
+    std::cout << results[engine::Mode::kDense].stats.prompt_tokens << " tokens: " << f.documents
+              << " documents of " << f.document_tokens << " in a new order each time, question of "
+              << f.question_tokens << ", " << f.repeats << " runs\n"
+              << "mode       TTFT ms (min .. max)            speed-up  KL/token  active rows\n";
+  }
+  for (const engine::Mode mode : kModes) {
+    const ModeResult& r = results[mode];
+    const double ms = median(r.ttft_ms), kl = r.kl_sum / f.repeats;
+    const auto [least, most] = std::minmax_element(r.ttft_ms.begin(), r.ttft_ms.end());
+    const int64_t active = r.stats.recomputed + r.stats.fresh;
+    if (common.json) {
+      rows.push_back(json::object{{"mode", engine::mode_name(mode)},
+                                  {"ttft_ms", ms},
+                                  {"runs_ms", json::array(r.ttft_ms.begin(), r.ttft_ms.end())},
+                                  {"speedup", dense / ms},
+                                  {"kl", kl},
+                                  {"active_rows", active}});
+      continue;
+    }
+    std::cout << std::left << std::setw(9) << engine::mode_name(mode) << std::right << std::fixed
+              << std::setprecision(2) << std::setw(10) << ms << " (" << *least << " .. " << *most
+              << ")" << std::setw(14) << dense / ms << "x" << std::setprecision(4) << std::setw(10)
+              << kl << std::setw(10) << active << "\n";
+  }
+  if (common.json) {
+    std::cout << json::object{{"bench", "ttft"},
+                              {"commit", commit()},
+                              {"prompt_tokens", results[kModes[0]].stats.prompt_tokens},
+                              {"documents", f.documents},
+                              {"document_tokens", f.document_tokens},
+                              {"question_tokens", f.question_tokens},
+                              {"boundary_rows", f.boundary_rows},
+                              {"device", common.device},
+                              {"model", session.path.substr(session.path.find_last_of('/') + 1)},
+                              {"modes", rows}}
+              << "\n";
+  }
+  return {};
+}
+
+}  // namespace
+
+/// redknot bench ttft: request to first token in every mode, documents ready, order new each time.
+Command cmd_bench_ttft() {
+  return {
+      .name = "bench ttft",
+      .summary = "time to first token of every mode over ready documents in new orders",
+      .examples =
+          "  redknot bench ttft --documents 14 --document-tokens 512 --question-tokens 64\n",
+      .uses = kUsesModel | kUsesPlan | kUsesEngine | kUsesSeed | kUsesJson,
+      .declare = [](Flags& flags, const CommonFlags& common) -> Action {
+        auto f = std::make_shared<TtftFlags>();
+        flags.add("--documents", f->documents, "documents in a prompt");
+        flags.add("--document-tokens", f->document_tokens, "tokens of each");
+        flags.add("--question-tokens", f->question_tokens, "tokens behind them");
+        flags.add("--lead-tokens", f->lead_tokens, "tokens before them");
+        flags.add("--boundary-rows", f->boundary_rows, "boundary: rows recomputed per document");
+        flags.add("--repeats", f->repeats, "counted rounds, after one that computes the documents");
+        return {[f, &common] { return bench_ttft(*f, common); },
+                [f]() -> Status {
+                  const std::pair<int64_t, const char*> wanted[] = {
+                      {f->documents, "--documents"},
+                      {f->document_tokens, "--document-tokens"},
+                      {f->question_tokens, "--question-tokens"},
+                      {f->repeats, "--repeats"},
+                      {f->lead_tokens + 1, "--lead-tokens"},
+                      {f->boundary_rows + 1, "--boundary-rows"}};
+                  for (const auto& [value, flag] : wanted) {
+                    if (value < 1) return invalid_argument(flag, ": ", value, " is too small");
+                  }
+                  return {};
+                }};
+      },
+  };
+}
+
+}  // namespace rk::cli

@@ -1,0 +1,48 @@
+// A card against the CPU's reference kernels: the same model, the same ids, every row.
+#include "tiny_model.h"
+
+namespace rk::engine::tiny {
+namespace {
+
+double mean_kl(const std::vector<float>& p, const std::vector<float>& q, int64_t* num_other) {
+  double sum = 0;
+  *num_other = 0;
+  const size_t rows = p.size() / kVocab;
+  for (size_t r = 0; r < rows; ++r) {
+    const float *a = &p[r * kVocab], *b = &q[r * kVocab];
+    double za = 0, zb = 0, kl = 0;
+    for (int i = 0; i < kVocab; ++i) {
+      za += std::exp(double{a[i]});
+      zb += std::exp(double{b[i]});
+    }
+    for (int i = 0; i < kVocab; ++i) {
+      const double la = a[i] - std::log(za), lb = b[i] - std::log(zb);
+      kl += std::exp(la) * (la - lb);
+    }
+    sum += kl;
+    *num_other += std::max_element(a, a + kVocab) - a != std::max_element(b, b + kVocab) - b;
+  }
+  return sum / static_cast<double>(rows);
+}
+
+class DeviceTest : public testing::TestWithParam<const char*> {};
+
+TEST_P(DeviceTest, ModesGiveTheLogitsOfTheReferenceKernels) {
+  if (!test_device().is_cuda()) GTEST_SKIP() << "needs --device cuda";
+  Engine::Options reference;
+  reference.forced = {{"gemm", "ref"}, {"seg_attn", "ref"}};
+  const auto cpu = load_on({}, GetParam(), reference), card = load(GetParam());
+  for (const Mode mode : {Mode::kDense, Mode::kPrefix, Mode::kBoundary, Mode::kReuse}) {
+    Request r = request(mode, {fresh(9, 1), document(70, 2), document(45, 3), fresh(60, 4)});
+    r.boundary_rows = 16;
+    int64_t num_other = 0;
+    const auto want = logits(*cpu, r, 60), got = logits(*card, r, 60);
+    EXPECT_LT(mean_kl(want, got, &num_other), 1e-3) << mode_name(mode);
+    EXPECT_LE(num_other, 1) << mode_name(mode);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, DeviceTest, testing::Values("llama", "qwen2"));
+
+}  // namespace
+}  // namespace rk::engine::tiny
