@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs every fuzz target of a build for some seconds, from its seeds in corpus/<target>/.
+# Runs every fuzz target of a build for some seconds, from its seeds in corpus/<target>/ and with the
+# words of <target>.dict where there is one.
 #   tests/fuzz/run.sh BUILD_DIR [SECONDS_EACH] [TARGET...]
 # What is found on the way stays in BUILD_DIR/corpus; a crash leaves its input there and fails.
 set -eu
@@ -24,9 +25,12 @@ for target in $targets; do
   mkdir -p "$found"
   seeds=""
   [ -d "$here/corpus/$target" ] && seeds=$here/corpus/$target
+  [ "$target" = chat_template ] && seeds=$here/../golden/template/sources
+  words=""
+  [ -f "$here/$target.dict" ] && words=-dict=$here/$target.dict
   echo "fuzz: $target, $seconds s"
   # shellcheck disable=SC2086
-  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 "$program" "$found" $seeds \
+  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 "$program" "$found" $seeds $words \
     -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=512 -seed=1 \
     -max_len=65536 -artifact_prefix="$found-" -print_final_stats=1 >"$build/$target.log" 2>&1 ||
     failed="$failed $target"
