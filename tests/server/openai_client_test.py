@@ -1,13 +1,16 @@
 """The real `openai` package, unmodified, against a running server.
 
-REDKNOT_BASE_URL (http://127.0.0.1:8080/v1) names the server; without it, `$REDKNOT serve` is started
-on the model in REDKNOT_TEST_MODEL. Exit 77 = skipped: no package, or neither of the two is set.
+REDKNOT_BASE_URL (http://127.0.0.1:8080/v1) names the server; without it, `$REDKNOT serve` is started on
+the model in REDKNOT_TEST_MODEL, or on a tiny random one. Exit 77 = skipped: no package (`make
+check-openai` installs it into the build tree).
 """
 
 import os
+import pathlib
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
 import urllib.request
@@ -15,8 +18,11 @@ import urllib.request
 try:
     import openai
 except ImportError:
-    print("skipped: the openai package is not installed")
+    print(f"skipped: {sys.executable} has no openai package; make check-openai installs one")
     sys.exit(77)
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+import tiny_model
 
 
 def free_port():
@@ -25,11 +31,9 @@ def free_port():
         return s.getsockname()[1]
 
 
-def start_server():
-    binary, model = os.environ.get("REDKNOT"), os.environ.get("REDKNOT_TEST_MODEL")
-    if not binary or not model:
-        print("skipped: set REDKNOT_BASE_URL, or REDKNOT and REDKNOT_TEST_MODEL")
-        sys.exit(77)
+def start_server(home):
+    binary = os.environ["REDKNOT"]
+    model = os.environ.get("REDKNOT_TEST_MODEL") or str(tiny_model.write(pathlib.Path(home) / "tiny"))
     port = free_port()
     process = subprocess.Popen([binary, "serve", "-m", model, "--port", str(port)])
     for _ in range(300):
@@ -120,18 +124,29 @@ class Client(unittest.TestCase):
         with self.assertRaises(openai.BadRequestError) as caught:
             self.client.completions.create(model=self.model, prompt="x", max_tokens=-1)
         self.assertEqual(caught.exception.param, "max_tokens")
-        with self.assertRaises(openai.BadRequestError):
-            self.chat(n=2)
+        with self.assertRaises(openai.BadRequestError) as caught:
+            self.chat(n=17)
+        self.assertEqual(caught.exception.param, "n")
+
+    def test_several_choices_and_their_stream(self):
+        whole = self.chat(n=3, seed=1)
+        self.assertEqual([c.index for c in whole.choices], [0, 1, 2])
+        texts = ["", "", ""]
+        for chunk in self.chat(n=3, seed=1, stream=True):
+            for choice in chunk.choices:
+                texts[choice.index] += choice.delta.content or ""
+        self.assertEqual(texts, [c.message.content for c in whole.choices])
 
 
 if __name__ == "__main__":
-    server = None
+    server, home = None, tempfile.TemporaryDirectory()
     Client.base_url = os.environ.get("REDKNOT_BASE_URL")
     if not Client.base_url:
-        server, Client.base_url = start_server()
+        server, Client.base_url = start_server(home.name)
     try:
         unittest.main()
     finally:
         if server:
             server.terminate()
             server.wait(30)
+        home.cleanup()
