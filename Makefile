@@ -2,7 +2,7 @@
 #   make build         build/redknot, release
 #   make demo          the main job on small real input; fetches the demo model (98 MB) once
 #   make test          format, layers, release build, all tests
-#   make test-all      make test, then clang, headers alone, sanitizers, fuzzers (about an hour)
+#   make test-all      make test, then clang, headers alone, sanitizers, fuzzers, the openai client (an hour)
 #   make bench         micro benchmarks of the kernels
 #   make format        clang-format over all sources
 #   make install-deps  the Debian packages all of the above need, only those that are missing
@@ -14,7 +14,7 @@ FUZZ_SECONDS ?= 60
 CTEST = ctest --output-on-failure -j $(JOBS)
 
 .PHONY: build test test-all demo bench format clean install-deps deps-build deps-test \
-        check-clang check-headers check-asan check-tsan check-fuzz
+        check-clang check-headers check-asan check-tsan check-fuzz check-openai
 
 build: deps-build
 	cmake --preset release -DRK_TESTS=OFF
@@ -39,6 +39,7 @@ test-all: install-deps
 	$(MAKE) check-asan
 	$(MAKE) check-tsan
 	$(MAKE) check-fuzz
+	$(MAKE) check-openai
 	@echo "test-all: everything passed"
 
 check-clang:
@@ -60,7 +61,18 @@ check-tsan:
 	$(CTEST) --test-dir build-tsan -R '^(base|engine|serve)\.'
 
 check-fuzz:
-	FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz/run.sh $(FUZZ_SECONDS)
+	cmake --preset fuzz
+	cmake --build build-fuzz -j $(JOBS) --target fuzzers
+	tests/fuzz/run.sh build-fuzz $(FUZZ_SECONDS)
+
+# The real client package, into the build tree only. Its test is skipped in `make test` where python3
+# has no such package.
+check-openai:
+	cmake --preset release -DRK_TESTS=ON
+	cmake --build build -j $(JOBS) --target redknot
+	python3 -c 'import sys; sys.path.insert(0, "build/python"); import openai' 2>/dev/null || \
+		python3 -m pip install --quiet --disable-pip-version-check --target build/python openai
+	REDKNOT=build/redknot PYTHONPATH=build/python python3 tests/server/openai_client_test.py
 
 bench: install-deps
 	cmake --preset release -DRK_TESTS=OFF -DRK_BENCH=ON
