@@ -18,12 +18,13 @@ namespace {
 namespace json = boost::json;
 
 // The golden Qwen2 vocabulary with the two marks of tool calls, special or not.
-std::unique_ptr<text::Tokenizer> qwen(bool special) {
+std::unique_ptr<text::Tokenizer> qwen(bool special, const char* third = nullptr) {
   std::ifstream in(RK_SOURCE_DIR "/tests/golden/tokenizer/qwen2.json");
   const std::string source((std::istreambuf_iterator<char>(in)), {});
   json::value file = json::parse(source);
   json::array& added = file.at("added_tokens").as_array();
-  for (const char* content : {"<tool_call>", "</tool_call>"}) {
+  for (const char* content : {"<tool_call>", "</tool_call>", third}) {
+    if (content == nullptr) continue;
     added.push_back({{"id", 1400 + static_cast<int>(added.size())},
                      {"content", content},
                      {"single_word", false},
@@ -70,6 +71,14 @@ TEST(AddedTokens, AMarkThatTheFileCallsSpecialIsNoText) {
   const auto spans = prompt(*tokenizer);
   EXPECT_EQ(count(spans, tokenizer->find_token("<tool_call>")), 0);
   EXPECT_EQ(count(spans, tokenizer->find_token("</tool_call>")), 0);
+}
+
+TEST(AddedTokens, TheLongestOfThoseThatBeginAlike) {
+  const auto tokenizer = qwen(false, "<tool");
+  const int32_t tool = tokenizer->find_token("<tool"), call = tokenizer->find_token("<tool_call>");
+  EXPECT_EQ(tokenizer->encode("<tool_call><tool", false, false),
+            (std::vector<int32_t>{call, tool}));
+  EXPECT_EQ(tokenizer->encode("<tool_cal", false, false).front(), tool);
 }
 
 // A GGUF file says it by the token's type: 3 control, 4 user defined.
