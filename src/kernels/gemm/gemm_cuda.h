@@ -20,9 +20,10 @@ namespace rk::kernels {
 /// How a weight lies on the card.
 enum class CudaWeightForm : uint8_t {
   kBf16,     ///< [N, K]
-  kFp8,      ///< e4m3 with one f32 scale per tensor
-  kInt8G32,  ///< groups of 32 along K: int8 codes, f16 scale (Q8_0, and Q6_K's 16-groups widened)
-  kInt4G32,  ///< groups of 32 along K: 4-bit codes, f16 scale and f16 minimum (Q4_0, Q4_1, Q4_K)
+  kFp8,      ///< e4m3, f32 scales: one a row where cuBLASLt takes them (Hopper), else one
+  kInt8G32,  ///< groups of 32 along K: int8 codes, f16 scale and minimum (Q5, Q8) or two f16 scales
+             ///< (Q6_K); 9 bits a weight
+  kInt4G32,  ///< groups of 32 along K: 4-bit codes, f16 scale and minimum (Q4); 5 bits a weight
 };
 
 /// A weight matrix on the card; immutable.
@@ -31,6 +32,7 @@ class CudaWeight {
   virtual ~CudaWeight() = default;
   int64_t n() const { return n_; }
   int64_t k() const { return k_; }
+  /// What was asked for; parts may differ.
   virtual CudaWeightForm form() const = 0;
   virtual int64_t num_bytes() const = 0;
 
@@ -55,15 +57,19 @@ class GemmCuda {
   struct Options {
     int64_t workspace_bytes = int64_t{64} << 20;
     int64_t expand_elements = 0;  ///< bf16 scratch for quantised weights and many rows: max N*K
+    int64_t fp8_elements = 0;     ///< scratch for x in e4m3: max M*K
+    /// Rows up to which our own kernel is taken: plain weights, and those that must be expanded.
+    int64_t few_plain_rows = 16, few_quant_rows = 64;
   };
   /// Errors: kUnavailable naming libcublasLt.so.13 and where it was looked for; kExhausted.
   static Result<std::unique_ptr<GemmCuda>> create(const Options& options, Stream stream);
   virtual ~GemmCuda() = default;
 
   /// Uploads the rows of `parts` (host views, [N_i, K], plain or GGUF block formats) one below the
-  /// other. `form`: kBf16 takes every dtype; kInt4G32 and kInt8G32 take block formats that fit them
-  /// exactly or nearly (what is lost is said in gemm_cuda.cc). Errors: kInvalidArgument,
-  /// kUnimplemented, kExhausted.
+  /// other; raw bytes travel, the card unpacks them. kBf16 and kFp8 take every dtype. With kInt4G32
+  /// and kInt8G32 each part gets the least form that keeps it: codes exactly, scales to f16's 11
+  /// bits (products of Q4_K, Q5_K and Q6_K are rounded, the others exact); plain parts become bf16.
+  /// Waits for the card. Errors: kInvalidArgument, kExhausted.
   virtual Result<std::unique_ptr<CudaWeight>> upload(std::span<const View> parts,
                                                      CudaWeightForm form) = 0;
   /// Random normal weights of the given deviation, made on the card from a seed.
@@ -72,11 +78,14 @@ class GemmCuda {
   /// The form that keeps `dtype` with the least bytes without further loss.
   virtual CudaWeightForm compact_form(DType dtype) const = 0;
 
-  /// Searches algorithms for a row count up front, outside timed steps and graph capture.
+  /// Measures algorithms for a row count up front, outside timed steps and graph capture. Waits for
+  /// the card, borrows memory for x and y; where there is none, takes the heuristic's first.
   virtual Status prepare(const CudaWeight& w, int64_t num_rows, DType y_dtype, bool bias,
                          bool accumulate) = 0;
-  /// In stream order; allocates nothing once prepared for the row count (an unseen row count costs
-  /// one heuristic query on the host). May be captured in a graph.
+  /// In stream order; allocates nothing on the card (an unseen row count costs a heuristic query on
+  /// the host). May be captured in a graph. A bias that cuBLASLt fuses into bf16 or fp8 products is
+  /// rounded to bf16 there. Errors: kInvalidArgument; kExhausted where Options' bounds are too
+  /// small.
   virtual Status run(const GemmCudaArgs& args) = 0;
 
   /// out[i] = row ids[i] of w as f32 [num, K]: the embedding lookup. ids on the card; an id outside

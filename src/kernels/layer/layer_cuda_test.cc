@@ -73,7 +73,7 @@ void check_qkv(const QkvCase& c) {
     sequence[t] = t == 7 || t == 8 ? -1 : t % 2;
     row[t] = (t * 37) % 100;
     page_index[t] = t % kList;
-    slot[t] = t % kPage;
+    slot[t] = t / kList;  // no two rows share a place
   }
   std::vector<int32_t> ids(kPages);
   std::iota(ids.begin(), ids.end(), 0);

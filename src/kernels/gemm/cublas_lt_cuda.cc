@@ -1,0 +1,265 @@
+#include <cublasLt.h>
+#include <cuda_runtime.h>
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <vector>
+
+#include "kernels/gemm/cublas_lt.h"
+#include "tensor/buffer.h"
+
+namespace rk::kernels {
+namespace {
+
+constexpr const char* kLibrary = "libcublasLt.so.13";
+constexpr int kCandidates = 8, kRepeats = 5;
+
+// The functions we call, by their declared types: nothing is linked.
+struct Api {
+  decltype(&cublasLtCreate) create;
+  decltype(&cublasLtDestroy) destroy;
+  decltype(&cublasLtGetStatusString) text;
+  decltype(&cublasLtMatmul) matmul;
+  decltype(&cublasLtMatmulAlgoGetHeuristic) heuristic;
+  decltype(&cublasLtMatmulDescCreate) desc_create;
+  decltype(&cublasLtMatmulDescDestroy) desc_destroy;
+  decltype(&cublasLtMatmulDescSetAttribute) desc_set;
+  decltype(&cublasLtMatrixLayoutCreate) layout_create;
+  decltype(&cublasLtMatrixLayoutDestroy) layout_destroy;
+  decltype(&cublasLtMatmulPreferenceCreate) preference_create;
+  decltype(&cublasLtMatmulPreferenceDestroy) preference_destroy;
+  decltype(&cublasLtMatmulPreferenceSetAttribute) preference_set;
+};
+
+template <class F>
+bool find(void* library, const char* name, F& to) {
+  to = reinterpret_cast<F>(dlsym(library, name));
+  return to != nullptr;
+}
+
+// Library folders, as the loader's own LD_LIBRARY_PATH: where CUDA lies is the system's matter.
+std::vector<std::string> folders() {
+  std::vector<std::string> out;
+  if (const char* home = std::getenv("CUDA_HOME")) out.push_back(cat(home, "/lib64"));
+  out.push_back("/usr/local/cuda/lib64");
+  const char* python = std::getenv("VIRTUAL_ENV");
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(
+           cat(python != nullptr ? python : "/usr/local", "/lib"), error)) {
+    if (!entry.path().filename().string().starts_with("python3")) continue;
+    for (const char* package : {"cu13", "cublas"}) {
+      out.push_back(cat(entry.path().string(), "/site-packages/nvidia/", package, "/lib"));
+    }
+  }
+  return out;
+}
+
+Result<Api> load() {
+  void* library = dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
+  std::string looked = "the loader's path";
+  for (const std::string& folder : folders()) {
+    if (library != nullptr) break;
+    looked += cat(", ", folder);
+    library = dlopen(cat(folder, "/", kLibrary).c_str(), RTLD_NOW | RTLD_LOCAL);
+  }
+  if (library == nullptr) {
+    return unavailable("cuda: ", kLibrary, " not found (looked in ", looked,
+                       "); install CUDA 13's cuBLAS (package libcublas-13-0, or `pip install "
+                       "nvidia-cublas` and set LD_LIBRARY_PATH to its lib folder), or use "
+                       "--device cpu");
+  }
+  Api api;
+  if (find(library, "cublasLtCreate", api.create) &&
+      find(library, "cublasLtDestroy", api.destroy) &&
+      find(library, "cublasLtGetStatusString", api.text) &&
+      find(library, "cublasLtMatmul", api.matmul) &&
+      find(library, "cublasLtMatmulAlgoGetHeuristic", api.heuristic) &&
+      find(library, "cublasLtMatmulDescCreate", api.desc_create) &&
+      find(library, "cublasLtMatmulDescDestroy", api.desc_destroy) &&
+      find(library, "cublasLtMatmulDescSetAttribute", api.desc_set) &&
+      find(library, "cublasLtMatrixLayoutCreate", api.layout_create) &&
+      find(library, "cublasLtMatrixLayoutDestroy", api.layout_destroy) &&
+      find(library, "cublasLtMatmulPreferenceCreate", api.preference_create) &&
+      find(library, "cublasLtMatmulPreferenceDestroy", api.preference_destroy) &&
+      find(library, "cublasLtMatmulPreferenceSetAttribute", api.preference_set)) {
+    return api;
+  }
+  return unavailable("cuda: ", kLibrary, " lacks a function: ", dlerror());
+}
+
+// One shape's descriptors and the algorithm in use. cuBLASLt is column-major: it computes
+// y^T = w x^T with w read transposed.
+struct Plan {
+  explicit Plan(const Api& functions) : api(functions) {}
+  Plan(const Plan&) = delete;
+  ~Plan() {
+    if (desc != nullptr) api.desc_destroy(desc);
+    for (cublasLtMatrixLayout_t layout : {w, x, y}) {
+      if (layout != nullptr) api.layout_destroy(layout);
+    }
+  }
+  const Api& api;
+  cublasLtMatmulDesc_t desc = nullptr;
+  cublasLtMatrixLayout_t w = nullptr, x = nullptr, y = nullptr;
+  std::vector<cublasLtMatmulHeuristicResult_t> candidates;  // the first is in use
+  bool measured = false;
+};
+
+class Loaded final : public CublasLt {
+ public:
+  Loaded(const Api& api, cublasLtHandle_t handle, Buffer workspace, Stream stream)
+      : api_(api), handle_(handle), workspace_(std::move(workspace)), stream_(stream) {}
+  ~Loaded() override {
+    plans_.clear();
+    api_.destroy(handle_);
+  }
+
+  Status run(const LtShape& shape, const LtOperands& operands) override {
+    RK_TRY(Plan * plan, plan_of(shape));
+    return launch(*plan, shape, operands, plan->candidates.front().algo);
+  }
+
+  bool can(const LtShape& shape) override { return plan_of(shape).ok(); }
+  void* workspace() const override { return workspace_.data(); }
+
+  Status prepare(const LtShape& shape, const LtOperands& operands) override {
+    RK_TRY(Plan * plan, plan_of(shape));
+    if (plan->measured) return {};
+    cudaEvent_t begin = nullptr, end = nullptr;
+    if (cudaEventCreate(&begin) != cudaSuccess || cudaEventCreate(&end) != cudaSuccess) {
+      return internal("cuda: events: ", cudaGetErrorString(cudaGetLastError()));
+    }
+    size_t best = 0;
+    float best_ms = 0.0F;
+    for (size_t i = 0; i < plan->candidates.size(); ++i) {
+      const float ms = measure(*plan, shape, operands, plan->candidates[i].algo, begin, end);
+      if (ms > 0.0F && (best_ms == 0.0F || ms < best_ms)) best = i, best_ms = ms;
+    }
+    cudaEventDestroy(begin);
+    cudaEventDestroy(end);
+    std::swap(plan->candidates[0], plan->candidates[best]);
+    plan->measured = true;
+    return sync_stream(stream_);
+  }
+
+ private:
+  Status check(const char* what, cublasStatus_t status) const {
+    if (status == CUBLAS_STATUS_SUCCESS) return {};
+    return internal("cublasLt: ", what, ": ", api_.text(status));
+  }
+
+  template <class T>
+  Status set(cublasLtMatmulDesc_t desc, cublasLtMatmulDescAttributes_t attribute, const T& value) {
+    return check("attribute", api_.desc_set(desc, attribute, &value, sizeof(value)));
+  }
+
+  Status describe(const LtShape& s, Plan& plan) {
+    const cudaDataType_t in = s.fp8 ? CUDA_R_8F_E4M3 : CUDA_R_16BF;
+    const cudaDataType_t out = s.y_f32 ? CUDA_R_32F : CUDA_R_16BF;
+    const auto u = [](int64_t v) { return static_cast<uint64_t>(v); };
+    RK_RETURN_IF_ERROR(
+        check("descriptor", api_.desc_create(&plan.desc, CUBLAS_COMPUTE_32F, CUDA_R_32F)));
+    RK_RETURN_IF_ERROR(check("layout", api_.layout_create(&plan.w, in, u(s.k), u(s.n), s.k)));
+    RK_RETURN_IF_ERROR(check("layout", api_.layout_create(&plan.x, in, u(s.k), u(s.m), s.k)));
+    RK_RETURN_IF_ERROR(
+        check("layout", api_.layout_create(&plan.y, out, u(s.n), u(s.m), s.y_stride)));
+    RK_RETURN_IF_ERROR(set(plan.desc, CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T));
+    if (s.bias) {
+      RK_RETURN_IF_ERROR(set(plan.desc, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS));
+      const cudaDataType_t bias = lt_bias_dtype(s) == DType::kF32 ? CUDA_R_32F : CUDA_R_16BF;
+      RK_RETURN_IF_ERROR(set(plan.desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, bias));
+    }
+    if (!s.fp8) return {};
+    const void* place = workspace_.data();  // until a call sets its own: the heuristic looks
+    RK_RETURN_IF_ERROR(set(plan.desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, place));
+    RK_RETURN_IF_ERROR(set(plan.desc, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, place));
+    if (!s.outer) return {};
+    const cublasLtMatmulMatrixScale_t mode = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+    RK_RETURN_IF_ERROR(set(plan.desc, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, mode));
+    return set(plan.desc, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, mode);
+  }
+
+  Status search(const LtShape& s, Plan& plan) {
+    cublasLtMatmulPreference_t preference = nullptr;
+    RK_RETURN_IF_ERROR(check("preference", api_.preference_create(&preference)));
+    const auto bytes = static_cast<uint64_t>(workspace_.num_bytes());
+    api_.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes,
+                        sizeof(bytes));
+    const uint32_t aligned = 16;  // what callers give; the default promises 256
+    for (const auto attribute :
+         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+      api_.preference_set(preference, attribute, &aligned, sizeof(aligned));
+    }
+    plan.candidates.resize(kCandidates);
+    int found = 0;
+    const cublasStatus_t status =
+        api_.heuristic(handle_, plan.desc, plan.w, plan.x, plan.y, plan.y, preference, kCandidates,
+                       plan.candidates.data(), &found);
+    api_.preference_destroy(preference);
+    plan.candidates.resize(static_cast<size_t>(std::max(found, 0)));
+    if (status == CUBLAS_STATUS_SUCCESS && found > 0) return {};
+    return unimplemented("cublasLt: no algorithm for ", s.fp8 ? "fp8" : "bf16", " [", s.m, ", ",
+                         s.k, "] x [", s.n, ", ", s.k, "]: ", api_.text(status));
+  }
+
+  Result<Plan*> plan_of(const LtShape& shape) {
+    if (const auto it = plans_.find(shape); it != plans_.end()) return it->second.get();
+    auto plan = std::make_unique<Plan>(api_);
+    RK_RETURN_IF_ERROR(describe(shape, *plan));
+    RK_RETURN_IF_ERROR(search(shape, *plan));
+    return plans_.emplace(shape, std::move(plan)).first->second.get();
+  }
+
+  Status launch(const Plan& plan, const LtShape& s, const LtOperands& o,
+                const cublasLtMatmulAlgo_t& algo) {
+    const float one = 1.0F, beta = s.accumulate ? 1.0F : 0.0F;
+    if (s.bias) RK_RETURN_IF_ERROR(set(plan.desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, o.bias));
+    if (s.fp8) {
+      RK_RETURN_IF_ERROR(set(plan.desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, o.w_scale));
+      RK_RETURN_IF_ERROR(set(plan.desc, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, o.x_scale));
+    }
+    return check("matmul", api_.matmul(handle_, plan.desc, &one, o.w, plan.w, o.x, plan.x, &beta,
+                                       o.y, plan.y, o.y, plan.y, &algo, workspace_.data(),
+                                       static_cast<size_t>(workspace_.num_bytes()), stream_));
+  }
+
+  // Mean milliseconds of a few runs after one; 0 where the algorithm cannot run.
+  float measure(const Plan& plan, const LtShape& s, const LtOperands& o,
+                const cublasLtMatmulAlgo_t& algo, cudaEvent_t begin, cudaEvent_t end) {
+    if (!launch(plan, s, o, algo).ok()) return 0.0F;
+    cudaEventRecord(begin, stream_);
+    for (int i = 0; i < kRepeats; ++i) {
+      if (!launch(plan, s, o, algo).ok()) return 0.0F;
+    }
+    cudaEventRecord(end, stream_);
+    float ms = 0.0F;
+    if (cudaEventSynchronize(end) != cudaSuccess) return 0.0F;
+    return cudaEventElapsedTime(&ms, begin, end) == cudaSuccess ? ms : 0.0F;
+  }
+
+  const Api api_;
+  cublasLtHandle_t handle_;
+  Buffer workspace_;
+  Stream stream_;
+  std::map<LtShape, std::unique_ptr<Plan>> plans_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<CublasLt>> CublasLt::open(int64_t workspace_bytes, Stream stream) {
+  static const Result<Api> api = load();
+  if (!api.ok()) return api.status();
+  RK_TRY(Buffer workspace, Buffer::allocate(workspace_bytes, Memory::kCard));
+  cublasLtHandle_t handle = nullptr;
+  if (const cublasStatus_t status = api->create(&handle); status != CUBLAS_STATUS_SUCCESS) {
+    return unavailable("cublasLt: cannot be used: ", api->text(status));
+  }
+  return std::unique_ptr<CublasLt>(new Loaded(*api, handle, std::move(workspace), stream));
+}
+
+}  // namespace rk::kernels
