@@ -32,6 +32,14 @@ inline float exp_negative(float x) {
   return x > -87.0F ? value : 0.0F;
 }
 
+// Rounds a weight in [0, 1] to a multiple of 2^-34. Sums of up to 2^19 weights are then exact in
+// double, in any order: threads and cards add as they like and draw the same token. Floats from
+// 2^-11 on are such multiples already.
+inline float on_grid(float weight) {
+  constexpr float kBound = 0x1.0p-11F;
+  return weight < kBound ? (weight + kBound) - kBound : weight;
+}
+
 // The largest finite logit, or -inf. Lanes keep the loop free of a dependency.
 float max_finite(const float* x, int64_t n) {
   std::array<float, kLanes> lane;
@@ -276,7 +284,7 @@ Result<int32_t> sample(std::span<const float> logits, const SampleOptions& o,
   if (o.top_k > 0 && static_cast<size_t>(o.top_k) < c.size()) keep_best(c, o.top_k);
   c.weight.resize(c.size());
   for (size_t i = 0; i < c.size(); ++i) {
-    c.weight[i] = exp_negative((c.logit[i] - max) / o.temperature);
+    c.weight[i] = on_grid(exp_negative((c.logit[i] - max) / o.temperature));
   }
   if (o.top_p < 1.0F) keep_top_p(c, double{o.top_p});
   if (o.min_p > 0.0F) drop_unlikely(c, o.min_p);  // the best one's weight is 1
