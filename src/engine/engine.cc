@@ -15,7 +15,7 @@ namespace rk::engine {
 namespace {
 
 constexpr int kPageRows = 16;
-constexpr int kHostStepRows = 256, kCardStepRows = 4096;
+constexpr int kHostStepRows = 128, kCardStepRows = 4096;
 
 }  // namespace
 

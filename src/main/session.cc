@@ -1,5 +1,6 @@
 #include "main/session.h"
 
+#include <malloc.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <utf8proc.h>
@@ -34,7 +35,9 @@ Result<Session> Session::open(const CommonFlags& common, int64_t context_tokens)
   RK_TRY(auto options, engine_options(common, session.path));
   options.context_tokens = context_tokens;
   RK_TRY(session.tokenizer, text::Tokenizer::load(session.path));
+  malloc_trim(0);  // what reading the vocabulary took must not count beside the weights
   RK_TRY(session.engine, engine::Engine::create(options));
+  malloc_trim(0);
   RK_TRY(const std::string source, text::find_chat_template(session.path));
   if (!source.empty()) {
     auto parsed = text::ChatTemplate::parse(source);

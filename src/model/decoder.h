@@ -39,8 +39,9 @@ class Decoder {
     int max_step_rows = 512;     ///< active rows one forward pass takes
     int64_t context_tokens = 0;  ///< positions RoPE tables cover; 0 = the model's
     Device device;
-    int max_sequences = 1;   ///< sequences of one step; a card keeps a page table for each
-    int max_list_pages = 0;  ///< entries of one head's page list; 0: what the context needs
+    int max_sequences = 1;     ///< sequences of one step; a card keeps a page table for each
+    int max_list_pages = 0;    ///< entries of one head's page list; 0: what the context needs
+    uint64_t random_seed = 0;  ///< of random()
   };
   /// Loads all weights in the form the device computes with. Errors: those of the files and the
   /// device; kUnimplemented for unknown families.

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/status.h"
 
@@ -57,6 +58,29 @@ Status copy_to_card(void* card, const void* host, int64_t bytes, Stream stream);
 Status copy_from_card(void* host, const void* card, int64_t bytes, Stream stream);
 Status copy_on_card(void* to, const void* from, int64_t bytes, Stream stream);
 Status zero_on_card(void* card, int64_t bytes, Stream stream);
+/// Launches of a stream, recorded once and replayed as one. Move-only; dies before its stream.
+class CardGraph {
+ public:
+  CardGraph() = default;
+  ~CardGraph();
+  CardGraph(CardGraph&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+  CardGraph& operator=(CardGraph&& other) noexcept {
+    std::swap(handle_, other.handle_);
+    return *this;
+  }
+  bool empty() const { return handle_ == nullptr; }
+
+ private:
+  friend Result<CardGraph> end_recording(Stream stream);
+  friend Status replay(const CardGraph& graph, Stream stream);
+  void* handle_ = nullptr;
+};
+/// Between the two, what is put on the stream is recorded and does not run. Errors of the launches
+/// between surface in end_recording.
+Status begin_recording(Stream stream);
+Result<CardGraph> end_recording(Stream stream);
+Status replay(const CardGraph& graph, Stream stream);
+
 /// Waits until the stream is empty. Errors: kInternal with the card's error, of any call before.
 Status sync_stream(Stream stream);
 

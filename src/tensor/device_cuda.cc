@@ -126,6 +126,31 @@ Status copy_on_card(void* to, const void* from, int64_t bytes, Stream stream) {
 Status zero_on_card(void* card, int64_t bytes, Stream stream) {
   return check("zeroing", cudaMemsetAsync(card, 0, static_cast<size_t>(bytes), stream));
 }
+
+CardGraph::~CardGraph() {
+  if (handle_ != nullptr) cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(handle_));
+}
+
+Status begin_recording(Stream stream) {
+  return check("recording", cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+}
+
+Result<CardGraph> end_recording(Stream stream) {
+  cudaGraph_t recorded = nullptr;
+  RK_RETURN_IF_ERROR(check("recording", cudaStreamEndCapture(stream, &recorded)));
+  cudaGraphExec_t exec = nullptr;
+  const cudaError_t error = cudaGraphInstantiate(&exec, recorded, 0);
+  cudaGraphDestroy(recorded);
+  RK_RETURN_IF_ERROR(check("graph", error));
+  CardGraph out;
+  out.handle_ = exec;
+  return out;
+}
+
+Status replay(const CardGraph& graph, Stream stream) {
+  return check("graph", cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph.handle_), stream));
+}
+
 Status sync_stream(Stream stream) { return check("step", cudaStreamSynchronize(stream)); }
 
 }  // namespace rk

@@ -22,6 +22,10 @@ Status copy_to_card(void*, const void*, int64_t, Stream) { return none(); }
 Status copy_from_card(void*, const void*, int64_t, Stream) { return none(); }
 Status copy_on_card(void*, const void*, int64_t, Stream) { return none(); }
 Status zero_on_card(void*, int64_t, Stream) { return none(); }
+CardGraph::~CardGraph() { RK_CHECK(handle_ == nullptr); }
+Status begin_recording(Stream) { return none(); }
+Result<CardGraph> end_recording(Stream) { return none(); }
+Status replay(const CardGraph&, Stream) { return none(); }
 Status sync_stream(Stream) { return none(); }
 
 }  // namespace rk

@@ -90,11 +90,18 @@ class Reader {
     out = static_cast<int64_t>(count);
     return {};
   }
-  Status read_string(std::string& out, int64_t limit, const std::string& where) {
+  /// `out` views into the file.
+  Status read_view(std::string_view& out, int64_t limit, const std::string& where) {
     int64_t length = 0;
     RK_RETURN_IF_ERROR(read_count(length, 1, limit, where + " length"));
-    out.assign(reinterpret_cast<const char*>(bytes_ + at_), static_cast<size_t>(length));
+    out = {reinterpret_cast<const char*>(bytes_ + at_), static_cast<size_t>(length)};
     at_ += length;
+    return {};
+  }
+  Status read_string(std::string& out, int64_t limit, const std::string& where) {
+    std::string_view view;
+    RK_RETURN_IF_ERROR(read_view(view, limit, where));
+    out = view;
     return {};
   }
   Status truncated(int64_t wanted, const std::string& where) const {
@@ -157,9 +164,9 @@ Result<GgufValue> read_array(Reader& in, const std::string& where) {
   RK_RETURN_IF_ERROR(in.read_count(count, kWidth[type], kMaxArray, where + " count"));
   const auto n = static_cast<size_t>(count);
   if (type == kString) {
-    std::vector<std::string> out(n);
-    for (size_t i = 0; i < n; ++i) {
-      RK_RETURN_IF_ERROR(in.read_string(out[i], kMaxStringBytes, where));
+    std::vector<std::string_view> out(n);
+    for (std::string_view& text : out) {
+      RK_RETURN_IF_ERROR(in.read_view(text, kMaxStringBytes, where));
     }
     return GgufValue(std::move(out));
   }

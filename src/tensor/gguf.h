@@ -19,9 +19,11 @@
 namespace rk {
 
 /// One metadata value. Integers of all widths are widened to int64 (uint64 above 2^63-1: an error),
-/// f32 to double. Arrays are of one kind; arrays of arrays are refused.
-using GgufValue = std::variant<bool, int64_t, double, std::string, std::vector<bool>,
-                               std::vector<int64_t>, std::vector<double>, std::vector<std::string>>;
+/// f32 to double. Arrays are of one kind; arrays of arrays are refused. Strings of arrays (whole
+/// vocabularies) view into the file and live as long as it does.
+using GgufValue =
+    std::variant<bool, int64_t, double, std::string, std::vector<bool>, std::vector<int64_t>,
+                 std::vector<double>, std::vector<std::string_view>>;
 
 class GgufFile {
  public:

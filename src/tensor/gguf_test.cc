@@ -54,7 +54,7 @@ TEST(Gguf, ReadsMetadataAndTensors) {
   EXPECT_EQ(*file->get_double("n"), 7.0);
   EXPECT_FLOAT_EQ(static_cast<float>(*file->get_double("eps")), 1e-5F);
   EXPECT_TRUE(*file->get_bool("flag"));
-  EXPECT_EQ(std::get<std::vector<std::string>>(*file->find("names"))[2], "ccc");
+  EXPECT_EQ(std::get<std::vector<std::string_view>>(*file->find("names"))[2], "ccc");
   EXPECT_EQ(std::get<std::vector<double>>(*file->find("scores"))[1], -2.0);
   EXPECT_EQ(file->get_int("none").code(), Code::kNotFound);
   EXPECT_EQ(file->get_int("flag").code(), Code::kInvalidArgument);

@@ -27,9 +27,9 @@ Result<const T*> find_as(const GgufFile& file, std::string_view key, const char*
 /// What the metadata says, checked for kinds and counts and not yet for meaning.
 struct Metadata {
   std::string model, pre;
-  const std::vector<std::string>* tokens = nullptr;
+  const std::vector<std::string_view>* tokens = nullptr;
   const std::vector<int64_t>* types = nullptr;
-  const std::vector<std::string>* merges = nullptr;
+  const std::vector<std::string_view>* merges = nullptr;
   const std::vector<double>* scores = nullptr;
   int64_t bos = -1, eos = -1, eot = -1, eom = -1, unk = -1;
   int64_t add_bos = -1, add_eos = -1, add_space_prefix = -1;  ///< -1: not said
@@ -64,7 +64,7 @@ Status check_count(const GgufFile& file, const char* name, size_t count, size_t 
 }
 
 Result<Metadata> read_metadata(const GgufFile& file) {
-  using Strings = std::vector<std::string>;
+  using Strings = std::vector<std::string_view>;
   Metadata m;
   RK_TRY(m.model, file.get_string("tokenizer.ggml.model"));
   RK_TRY(const std::string* pre, find_as<std::string>(file, "tokenizer.ggml.pre", "a string"));
@@ -100,7 +100,7 @@ Result<Metadata> read_metadata(const GgufFile& file) {
 Status collect_added(const GgufFile& file, const Metadata& m, std::vector<AddedToken>& added) {
   for (size_t id = 0; id < m.tokens->size(); ++id) {
     const int64_t type = m.type(id);
-    const std::string& token = (*m.tokens)[id];
+    const std::string_view token = (*m.tokens)[id];
     if (type < 0 || type > kByte) {
       return invalid_argument(file.name(), ": tokenizer.ggml.token_type[", id, "] is ", type,
                               ", known are 1 to ", int64_t{kByte});
@@ -111,7 +111,7 @@ Status collect_added(const GgufFile& file, const Metadata& m, std::vector<AddedT
                               token.size(), " bytes, limit ", AddedTokenMatcher::kMaxContentBytes);
     }
     added.push_back(
-        {.id = static_cast<int32_t>(id), .content = token, .special = type == kControl});
+        {.id = static_cast<int32_t>(id), .content = std::string(token), .special = type == kControl});
   }
   return Status();
 }
@@ -128,7 +128,7 @@ std::string fingerprint_of(const Metadata& m) {
   }
   hash.add("merges");
   if (m.merges) {
-    for (const std::string& merge : *m.merges) hash.add(merge);
+    for (const std::string_view merge : *m.merges) hash.add(merge);
   }
   for (const int64_t v : {m.bos, m.eos, m.unk, m.add_bos, m.add_eos, m.add_space_prefix})
     hash.add(v);
@@ -136,7 +136,7 @@ std::string fingerprint_of(const Metadata& m) {
 }
 
 Result<std::vector<Bpe::Merge>> parse_merges(const GgufFile& file,
-                                             const std::vector<std::string>& lines,
+                                             const std::vector<std::string_view>& lines,
                                              const TokenMap& tokens) {
   std::vector<Bpe::Merge> merges;
   merges.reserve(lines.size());
@@ -170,11 +170,11 @@ Status load_byte_level(const GgufFile& file, const Metadata& m, BpeTokenizer::Pa
   tokens.reserve(m.tokens->size());
   std::string bytes;
   for (size_t id = 0; id < m.tokens->size(); ++id) {
-    const std::string& token = (*m.tokens)[id];
+    const std::string_view token = (*m.tokens)[id];
     const int64_t type = m.type(id);
     if (type == kUnused) continue;
     const bool disguised = undo_byte_disguise(token, bytes);
-    parts.token_bytes[id] = disguised ? bytes : token;
+    parts.token_bytes[id] = disguised ? bytes : std::string(token);
     // Vocabularies pad with repeated names; the first of a name is the one that text becomes.
     if (disguised && type == kNormal) tokens.emplace(bytes, static_cast<int32_t>(id));
   }
@@ -224,7 +224,7 @@ Status load_sentencepiece(const GgufFile& file, const Metadata& m, BpeTokenizer:
   std::array<int32_t, 256> byte_tokens;
   byte_tokens.fill(-1);
   for (size_t id = 0; id < m.tokens->size(); ++id) {
-    const std::string& token = (*m.tokens)[id];
+    const std::string_view token = (*m.tokens)[id];
     const auto bad = [&](const auto&... why) {
       return invalid_argument(file.name(), ": tokenizer.ggml.tokens[", id, "] ", why...);
     };

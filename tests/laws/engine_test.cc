@@ -12,8 +12,11 @@ namespace {
 
 using namespace tiny;
 using testing::HasSubstr;
-constexpr int64_t kPageBytes = int64_t{16} * kHeadDim * 2 * 4;     // f32
-constexpr int64_t kColumnBytes = kPageBytes * kLayers * kKvHeads;  // 16 rows of every head
+constexpr int64_t kPageBytes = int64_t{16} * kHeadDim * 2 * 4;  // f32
+// 16 rows of every head.
+int64_t column_bytes() {
+  return kPageBytes * kLayers * kKvHeads / (test_device().is_cuda() ? 2 : 1);
+}
 
 std::vector<int32_t> operator+(std::vector<int32_t> a, const std::vector<int32_t>& b) {
   a.insert(a.end(), b.begin(), b.end());
@@ -163,7 +166,7 @@ TEST(Engine, ACancelledRequestLeavesNoPageAndNoWrongRow) {
 
 TEST(Engine, APoolTooSmallNamesBothNumbersAndGoesOn) {
   Engine::Options options;
-  options.kv_bytes = 8 * kColumnBytes;
+  options.kv_bytes = 8 * column_bytes();
   auto e = load("llama", options);
   EXPECT_EQ(e->pool().num_pages(), 8 * kLayers * kKvHeads);
   for (const Mode mode : {Mode::kDense, Mode::kPrefix, Mode::kReuse, Mode::kBoundary}) {
@@ -182,7 +185,7 @@ TEST(Engine, APoolTooSmallNamesBothNumbersAndGoesOn) {
 
 TEST(Engine, GenerationThatFillsThePoolIsAnErrorNotACrash) {
   Engine::Options options;
-  options.kv_bytes = 6 * kColumnBytes;
+  options.kv_bytes = 6 * column_bytes();
   auto e = load("llama", options);
   Answer answer;
   e->run(request(Mode::kPrefix, {fresh(20, 1)}, 200), 0, answer);
@@ -194,7 +197,7 @@ TEST(Engine, GenerationThatFillsThePoolIsAnErrorNotACrash) {
 // A pool that holds little more than one request: every request throws others' rows out.
 TEST(Engine, EvictionKeepsAnswersRight) {
   Engine::Options options;
-  options.kv_bytes = 26 * kColumnBytes;
+  options.kv_bytes = 26 * column_bytes();
   for (const Mode mode : {Mode::kPrefix, Mode::kReuse}) {
     auto small = load("llama", options), large = load("llama");
     for (uint32_t i = 0; i < 24; ++i) {

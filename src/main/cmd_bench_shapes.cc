@@ -1,0 +1,304 @@
+// Real shapes with random weights made on the card: what the engine's own path takes, beside what
+// this card's measured memory speed and matrix speed would allow.
+#include <algorithm>
+#include <boost/json.hpp>
+#include <charconv>
+#include <iomanip>
+#include <iostream>
+#include <memory>
+
+#include "kernels/gemm/gemm_cuda.h"
+#include "kernels/layer/layer_cuda.h"
+#include "main/bench_tools.h"
+#include "main/cli.h"
+#include "main/session.h"
+#include "main/version.h"
+#include "model/decoder.h"
+#include "model/shapes.h"
+
+namespace rk::cli {
+namespace {
+
+namespace json = boost::json;
+
+struct ShapesFlags {
+  std::string config = "qwen3-32b", lengths = "8192,16384,32768", batches = "1,8";
+  int64_t depth = 32768, document_tokens = 1024, question_tokens = 64;
+  int repeats = 3, steps = 16, boundary_rows = 32, step_rows = 0;
+};
+
+/// What this card does at best, measured in the same run.
+struct Ceilings {
+  double copy_bytes_per_s = 0, gemm_flops = 0;
+};
+
+Result<std::vector<int64_t>> numbers(const std::string& text, const char* flag) {
+  std::vector<int64_t> out;
+  const char *at = text.data(), *end = at + text.size();
+  while (at < end) {
+    int64_t value = 0;
+    const auto [next, error] = std::from_chars(at, end, value);
+    if (error != std::errc() || value < 1 || (next < end && *next != ',')) {
+      return invalid_argument(flag, ": \"", text, "\" is no list of numbers such as 8192,16384");
+    }
+    out.push_back(value);
+    at = next + 1;
+  }
+  return out;
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+Result<Ceilings> measure_ceilings() {
+  constexpr int64_t kSide = 8192, kCopyBytes = int64_t{2} << 30;
+  constexpr int kRuns = 10;
+  RK_TRY(const Stream stream, create_stream());
+  Ceilings out;
+  {
+    RK_TRY(const Buffer from, Buffer::allocate(kCopyBytes, Memory::kCard));
+    RK_TRY(const Buffer to, Buffer::allocate(kCopyBytes, Memory::kCard));
+    for (int i = -2; i < kRuns; ++i) {
+      const double begin = now_ms();
+      RK_RETURN_IF_ERROR(copy_on_card(to.data(), from.data(), kCopyBytes, stream));
+      RK_RETURN_IF_ERROR(sync_stream(stream));
+      if (i < 0) continue;
+      const double speed = 2e3 * static_cast<double>(kCopyBytes) / (now_ms() - begin);
+      out.copy_bytes_per_s = std::max(out.copy_bytes_per_s, speed);
+    }
+  }
+  RK_TRY(auto gemm, kernels::GemmCuda::create({}, stream));
+  RK_TRY(const auto w, gemm->random(kSide, kSide, kernels::CudaWeightForm::kBf16, 1, 0.02F));
+  RK_TRY(const Buffer memory, Buffer::allocate(2 * kSide * kSide * 2, Memory::kCard));
+  const View x(memory.data(), DType::kBf16, {kSide, kSide});
+  const View y(memory.as<std::byte>() + kSide * kSide * 2, DType::kBf16, {kSide, kSide});
+  RK_RETURN_IF_ERROR(kernels::fill_normal_cuda(x, 2, 1.0F, stream));
+  RK_RETURN_IF_ERROR(gemm->prepare(*w, kSide, DType::kBf16, false, false));
+  for (int i = -3; i < kRuns; ++i) {
+    const double begin = now_ms();
+    RK_RETURN_IF_ERROR(gemm->run({x, w.get(), View(), y, false}));
+    RK_RETURN_IF_ERROR(sync_stream(stream));
+    const double flops = 2.0 * kSide * kSide * kSide / ((now_ms() - begin) * 1e-3);
+    if (i >= 0) out.gemm_flops = std::max(out.gemm_flops, flops);
+  }
+  return out;
+}
+
+/// Floating-point operations of a causal prefill: all layers, and the attention's two products.
+double prefill_flops(const model::ModelConfig& c, double tokens) {
+  const double q = double{1} * c.num_heads * c.head_dim,
+               kv = double{1} * c.num_kv_heads * c.head_dim;
+  const double h = static_cast<double>(c.hidden), f = static_cast<double>(c.ffn);
+  const double weights = c.num_layers * (h * (q + 2 * kv) + q * h + 3 * h * f);
+  return 2 * weights * tokens + 2 * tokens * tokens * q * c.num_layers;
+}
+
+Status print_ttft(const ShapesFlags& f, const CommonFlags& common, engine::Engine& engine,
+                  int64_t length, const Ceilings& ceilings, json::array& rows) {
+  const int64_t documents = std::max<int64_t>(1, (length - f.question_tokens) / f.document_tokens);
+  engine::Request request;
+  request.boundary_rows = f.boundary_rows;
+  request.max_tokens = 1;
+  const int64_t vocab = engine.vocab_size();
+  request.spans.push_back({random_tokens(16, vocab, common.seed), false});
+  for (int64_t i = 0; i < documents; ++i) {
+    request.spans.push_back(
+        {random_tokens(f.document_tokens, vocab, common.seed + 10 + static_cast<uint64_t>(i)),
+         true});
+  }
+  request.spans.push_back({random_tokens(f.question_tokens, vocab, common.seed + 1), false});
+  double dense = 0;
+  for (const auto mode : {engine::Mode::kDense, engine::Mode::kBoundary, engine::Mode::kReuse}) {
+    request.mode = mode;
+    std::vector<double> runs;
+    engine::RequestStats stats;
+    for (int i = -1; i < f.repeats; ++i) {  // the first warms up and computes the documents
+      request.cache_write = i < 0;
+      Timer timer;
+      engine.run(request, 0, timer);
+      RK_RETURN_IF_ERROR(timer.status);
+      if (i >= 0) runs.push_back(timer.stats.ttft_ms);
+      stats = timer.stats;
+    }
+    const double ms = median(runs);
+    if (mode == engine::Mode::kDense) dense = ms;
+    const double ideal = 1e3 *
+                         prefill_flops(engine.config(), static_cast<double>(stats.prompt_tokens)) /
+                         ceilings.gemm_flops;
+    json::object row{{"what", "ttft"},
+                     {"mode", engine::mode_name(mode)},
+                     {"prompt_tokens", stats.prompt_tokens},
+                     {"active_rows", stats.recomputed + stats.fresh},
+                     {"ttft_ms", ms},
+                     {"runs_ms", json::array(runs.begin(), runs.end())},
+                     {"speedup", dense / ms}};
+    if (mode == engine::Mode::kDense) row["gemm_bound_ms"] = ideal;
+    rows.push_back(row);
+    if (common.json) continue;
+    std::cout << std::fixed << std::setprecision(1) << "ttft " << std::setw(7)
+              << stats.prompt_tokens << " tokens  " << std::left << std::setw(9)
+              << engine::mode_name(mode) << std::right << std::setw(10) << ms << " ms"
+              << std::setw(9) << dense / ms << "x";
+    if (mode == engine::Mode::kDense) std::cout << "   all at GEMM speed " << ideal << " ms";
+    std::cout << std::endl;
+  }
+  return {};
+}
+
+Status print_decode(const ShapesFlags& f, const CommonFlags& common,
+                    const model::ModelConfig& config, const Device& device, int64_t batch,
+                    const Ceilings& ceilings, json::array& rows) {
+  model::Decoder::Options options;
+  options.device = device;
+  options.max_step_rows = static_cast<int>(std::max<int64_t>(batch, 16));
+  options.max_sequences = static_cast<int>(batch);
+  options.context_tokens = f.depth + f.steps + 64;
+  RK_TRY(const auto decoder, model::Decoder::random(config, options));
+  kv::PagePool::Options pool_options;
+  pool_options.head_dim = config.head_dim;
+  pool_options.dtype = DType::kBf16;
+  pool_options.memory = Memory::kCard;
+  const int heads = config.num_layers * config.num_kv_heads;
+  const int64_t pages = (f.depth + f.steps + 2 * 16) / 16 * heads * batch;
+  pool_options.capacity_bytes = pages * kv::PagePool::page_bytes(pool_options);
+  RK_TRY(const auto pool, kv::PagePool::create(pool_options));
+  RK_RETURN_IF_ERROR(kernels::fill_normal_cuda(pool->k_pages(), 3, 1.0F, nullptr));
+  RK_RETURN_IF_ERROR(kernels::fill_normal_cuda(pool->v_pages(), 4, 1.0F, nullptr));
+  RK_RETURN_IF_ERROR(sync_stream(nullptr));
+  std::vector<std::unique_ptr<kv::SequenceKv>> sequences;
+  std::vector<int32_t> positions(static_cast<size_t>(f.depth));
+  for (size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<int32_t>(i);
+  for (int64_t b = 0; b < batch; ++b) {
+    sequences.push_back(
+        std::make_unique<kv::SequenceKv>(*pool, config.num_layers, config.num_kv_heads,
+                                         std::vector<kv::Visible>(static_cast<size_t>(heads))));
+    sequences.back()->add_fresh(0, static_cast<int32_t>(f.depth));
+    RK_RETURN_IF_ERROR(sequences.back()->prepare(positions));
+  }
+  std::vector<int32_t> token(static_cast<size_t>(batch), 7), position(static_cast<size_t>(batch)),
+      wanted(static_cast<size_t>(batch));
+  std::vector<float> logits(static_cast<size_t>(batch * config.vocab_size));
+  std::vector<double> times;
+  kernels::Context ctx;
+  for (int step = 0; step < f.steps; ++step) {
+    const double begin = now_ms();
+    std::vector<model::StepSequence> active;
+    for (size_t b = 0; b < sequences.size(); ++b) {
+      position[b] = static_cast<int32_t>(f.depth) + step;
+      wanted[b] = static_cast<int32_t>(b);
+      RK_RETURN_IF_ERROR(sequences[b]->prepare({&position[b], 1}));
+      active.push_back({sequences[b].get(), {&token[b], 1}, {&position[b], 1}});
+    }
+    const View out(logits.data(), DType::kF32, {batch, config.vocab_size});
+    RK_RETURN_IF_ERROR(decoder->forward({active, wanted, out}, ctx));
+    if (step >= 3) times.push_back(now_ms() - begin);
+  }
+  const double ms = median(times);
+  const double kv_bytes = static_cast<double>(batch * f.depth) * heads * config.head_dim * 4;
+  const double bytes = static_cast<double>(decoder->weight_bytes()) -
+                       static_cast<double>(config.vocab_size * config.hidden * 2) + kv_bytes;
+  const double bound = 1e3 * bytes / ceilings.copy_bytes_per_s;
+  rows.push_back(json::object{{"what", "decode"},
+                              {"batch", batch},
+                              {"depth", f.depth},
+                              {"step_ms", ms},
+                              {"runs_ms", json::array(times.begin(), times.end())},
+                              {"bytes", bytes},
+                              {"memory_bound_ms", bound},
+                              {"over_bound", ms / bound}});
+  if (!common.json) {
+    std::cout << std::fixed << std::setprecision(2) << "decode at " << f.depth << ", batch "
+              << batch << ": " << ms << " ms a step, memory bound " << bound << " ms ("
+              << ms / bound << "x)" << std::endl;
+  }
+  return {};
+}
+
+Status bench_shapes(const ShapesFlags& f, const CommonFlags& common) {
+  RK_TRY(const Device device, parse_device(common.device));
+  if (!device.is_cuda()) return invalid_argument("bench shapes: needs --device cuda");
+  RK_TRY(const auto lengths, numbers(f.lengths, "--lengths"));
+  RK_TRY(const auto batches, numbers(f.batches, "--batches"));
+  RK_TRY(const CardInfo card, open_card(device.index));
+  RK_TRY(const Ceilings ceilings, measure_ceilings());
+  const int64_t longest = *std::max_element(lengths.begin(), lengths.end());
+  RK_TRY(const auto config, model::model_shape(f.config, std::max(longest, f.depth) + 1024));
+  if (!common.json) {
+    std::cout << card.name << ": copy " << std::fixed << std::setprecision(2)
+              << ceilings.copy_bytes_per_s / 1e12 << " TB/s, bf16 GEMM "
+              << ceilings.gemm_flops / 1e12 << " TFLOP/s; " << f.config << ", random weights"
+              << std::endl;
+  }
+  json::array rows;
+  {
+    engine::Engine::Options options;
+    options.device = device;
+    options.random_shape = config;
+    options.threads = common.threads;
+    options.plan = common.plan;
+    options.context_tokens = longest + 1024;
+    options.max_step_rows = f.step_rows;
+    const int64_t row_bytes =
+        int64_t{4} * config.num_layers * config.num_kv_heads * config.head_dim;
+    options.kv_bytes = 2 * (longest + 2048) * row_bytes;  // the documents, and a dense run beside
+    RK_TRY(const auto engine, engine::Engine::create(options));
+    for (const int64_t length : lengths) {
+      RK_RETURN_IF_ERROR(print_ttft(f, common, *engine, length, ceilings, rows));
+    }
+  }
+  for (const int64_t batch : batches) {
+    RK_RETURN_IF_ERROR(print_decode(f, common, config, device, batch, ceilings, rows));
+  }
+  if (common.json) {
+    std::cout << json::object{{"bench", "shapes"},
+                              {"commit", commit()},
+                              {"config", f.config},
+                              {"card", card.name},
+                              {"copy_bytes_per_s", ceilings.copy_bytes_per_s},
+                              {"gemm_flops", ceilings.gemm_flops},
+                              {"plan", common.plan},
+                              {"results", rows}}
+              << "\n";
+  }
+  return {};
+}
+
+}  // namespace
+
+/// redknot bench shapes: TTFT and decode steps of real shapes with random weights, on a card.
+Command cmd_bench_shapes() {
+  return {
+      .name = "bench shapes",
+      .summary = "real model shapes with random weights on a card: TTFT and decode steps",
+      .examples = "  redknot bench shapes --device cuda --shape qwen3-32b --lengths 32768\n",
+      .uses = kUsesPlan | kUsesEngine | kUsesSeed | kUsesJson,
+      .declare = [](Flags& flags, const CommonFlags& common) -> Action {
+        auto f = std::make_shared<ShapesFlags>();
+        std::vector<std::string> known;
+        for (const auto name : model::model_shape_names()) known.emplace_back(name);
+        flags.choice("--shape", f->config, known, "whose shape");
+        flags.add("--lengths", f->lengths, "prompt lengths of the TTFT runs, separated by commas");
+        flags.add("--batches", f->batches, "batch sizes of the decode runs");
+        flags.add("--depth", f->depth, "context of the decode runs");
+        flags.add("--document-tokens", f->document_tokens, "tokens of a document");
+        flags.add("--question-tokens", f->question_tokens, "tokens behind the documents");
+        flags.add("--boundary-rows", f->boundary_rows, "boundary: rows recomputed per document");
+        flags.add("--step-rows", f->step_rows,
+                  "rows of a prefill step; 0: the engine's own choice");
+        flags.add("--repeats", f->repeats, "counted runs");
+        flags.add("--steps", f->steps, "decode steps, the first three not counted");
+        return {[f, &common] { return bench_shapes(*f, common); },
+                [f]() -> Status {
+                  if (f->repeats < 1 || f->steps < 4 || f->document_tokens < 1 ||
+                      f->question_tokens < 1 || f->depth < 1) {
+                    return invalid_argument("bench shapes: a count is too small");
+                  }
+                  return {};
+                }};
+      },
+  };
+}
+
+}  // namespace rk::cli
