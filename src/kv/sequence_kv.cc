@@ -57,7 +57,7 @@ void SequenceKv::add_stored(std::shared_ptr<const FrameRows> rows, int32_t row_b
   for (int32_t i = 0; i < count; ++i) note_change(static_cast<size_t>(piece.base + i));
   num_positions_ += row_end - row_begin;
   pieces_.push_back(std::move(piece));
-  refresh_runs();
+  runs_known_ = false;
 }
 
 void SequenceKv::add_fresh(int32_t row_begin, int32_t num_rows) {
@@ -181,6 +181,10 @@ void SequenceKv::row_indices(std::span<const int32_t> positions, int32_t* out) c
 }
 
 kernels::HeadRows SequenceKv::head_rows(int layer, int kv_head) const {
+  if (!runs_known_) {
+    for (Head& head : heads_) rebuild_runs(head, pieces_);
+    runs_known_ = true;
+  }
   const auto h = static_cast<size_t>(layer) * static_cast<size_t>(num_kv_heads_) +
                  static_cast<size_t>(kv_head);
   return {heads_[h].runs, heads_[h].pages, visible_[h].sink, visible_[h].window};
@@ -208,8 +212,10 @@ void SequenceKv::rebuild_runs(Head& head, const std::vector<Piece>& pieces) cons
   }
 }
 
-// The common case, a decode step inside a page, only moves the last run's end.
+// The common case, a decode step inside a page, only moves the last run's end. Otherwise runs are
+// made when a host kernel asks for them; a card's never do.
 void SequenceKv::refresh_runs() {
+  if (!runs_known_) return;
   const Piece& last = pieces_.back();
   for (Head& head : heads_) {
     if (!last.info.stored && !head.runs.empty()) {
@@ -220,7 +226,8 @@ void SequenceKv::refresh_runs() {
         continue;
       }
     }
-    rebuild_runs(head, pieces_);
+    runs_known_ = false;
+    return;
   }
 }
 
@@ -249,7 +256,7 @@ void SequenceKv::trim(int32_t next_position) {
         changed = true;
       }
     }
-    if (changed) rebuild_runs(head, pieces_);
+    if (changed) runs_known_ = false;
   }
 }
 

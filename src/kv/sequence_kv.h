@@ -123,7 +123,8 @@ class SequenceKv {
   int num_layers_, num_kv_heads_, page_rows_;
   std::vector<Visible> visible_;
   std::vector<Piece> pieces_;
-  std::vector<Head> heads_;
+  mutable std::vector<Head> heads_;  ///< their runs are made on demand
+  mutable bool runs_known_ = false;
   std::vector<int32_t> changed_;
   int32_t num_positions_ = 0;
   int64_t num_own_pages_ = 0;

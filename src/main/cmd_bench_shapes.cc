@@ -180,7 +180,7 @@ Status print_decode(const ShapesFlags& f, const CommonFlags& common,
   std::vector<int32_t> token(static_cast<size_t>(batch), 7), position(static_cast<size_t>(batch)),
       wanted(static_cast<size_t>(batch));
   std::vector<float> logits(static_cast<size_t>(batch * config.vocab_size));
-  std::vector<double> times;
+  std::vector<double> times, host_times;
   kernels::Context ctx;
   for (int step = 0; step < f.steps; ++step) {
     const double begin = now_ms();
@@ -192,8 +192,11 @@ Status print_decode(const ShapesFlags& f, const CommonFlags& common,
       active.push_back({sequences[b].get(), {&token[b], 1}, {&position[b], 1}});
     }
     const View out(logits.data(), DType::kF32, {batch, config.vocab_size});
+    const double prepared_ms = now_ms() - begin;
     RK_RETURN_IF_ERROR(decoder->forward({active, wanted, out}, ctx));
-    if (step >= 3) times.push_back(now_ms() - begin);
+    if (step < 3) continue;
+    times.push_back(now_ms() - begin);
+    host_times.push_back(prepared_ms + decoder->host_ms());
   }
   const double ms = median(times);
   const double kv_bytes = static_cast<double>(batch * f.depth) * heads * config.head_dim * 4;
@@ -206,12 +209,13 @@ Status print_decode(const ShapesFlags& f, const CommonFlags& common,
                               {"step_ms", ms},
                               {"runs_ms", json::array(times.begin(), times.end())},
                               {"bytes", bytes},
+                              {"host_ms", median(host_times)},
                               {"memory_bound_ms", bound},
                               {"over_bound", ms / bound}});
   if (!common.json) {
     std::cout << std::fixed << std::setprecision(2) << "decode at " << f.depth << ", batch "
               << batch << ": " << ms << " ms a step, memory bound " << bound << " ms ("
-              << ms / bound << "x)" << std::endl;
+              << ms / bound << "x), host work " << median(host_times) << " ms" << std::endl;
   }
   return {};
 }

@@ -48,6 +48,17 @@ class CardArena {
     return at;
   }
   Status upload();
+  /// Instead of upload(): staged rows of `row_bytes` go to `card`, `card_stride` bytes apart.
+  /// `fill(i, bytes)` writes row i. Errors: kExhausted where they do not fit.
+  template <class Fill>
+  Status send_rows(void* card, int64_t card_stride, int64_t row_bytes, int64_t num_rows,
+                   const Fill& fill) {
+    RK_RETURN_IF_ERROR(begin());
+    RK_RETURN_IF_ERROR(reserve(row_bytes * num_rows));
+    for (int64_t i = 0; i < num_rows; ++i) fill(i, staging() + i * row_bytes);
+    ++in_flight_;
+    return copy_rows_to_card(card, card_stride, staging(), row_bytes, num_rows, stream_);
+  }
   /// To be called where the stream is known to be empty.
   void all_done() { in_flight_ = 0; }
   int64_t num_bytes() const { return pinned_.num_bytes() + card_.num_bytes(); }
@@ -83,8 +94,11 @@ class CardTables {
   struct Place {
     uint64_t serial = 0, used_at = 0;
   };
-  Status write(const kv::SequenceKv& kv, std::span<const int32_t> entries, int64_t base,
-               CardArena& arena);
+  /// A few entries wherever they are, or many that follow each other.
+  Status write_few(const kv::SequenceKv& kv, std::span<const int32_t> entries, int64_t base,
+                   CardArena& arena);
+  Status write_many(const kv::SequenceKv& kv, int32_t begin, int32_t end, int64_t base,
+                    CardArena& arena);
   Shape shape_;
   Stream stream_ = nullptr;
   uint64_t clock_ = 0;

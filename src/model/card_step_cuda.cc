@@ -10,6 +10,8 @@ namespace {
 
 // Entries of the page tables that one launch writes: 12 bytes each of the arena.
 constexpr size_t kScatterEntries = size_t{1} << 18;
+// From here on entries that follow each other go up as rows of one copy.
+constexpr size_t kManyEntries = 64;
 
 }  // namespace
 
@@ -73,17 +75,38 @@ Result<const int32_t*> CardTables::update(kv::SequenceKv& kv, CardArena& arena) 
   }
   place->used_at = ++clock_;
   const int64_t base = (place - places_.begin()) * int64_t{shape_.num_heads} * shape_.list_pages;
+  std::ranges::sort(entries);
+  std::vector<int32_t> few;
+  for (size_t i = 0, j = 0; i < entries.size(); i = j) {
+    while (j < entries.size() && entries[j] - entries[i] == static_cast<int32_t>(j - i)) ++j;
+    if (j - i < kManyEntries) {
+      few.insert(few.end(), entries.begin() + static_cast<std::ptrdiff_t>(i),
+                 entries.begin() + static_cast<std::ptrdiff_t>(j));
+    } else {
+      RK_RETURN_IF_ERROR(write_many(kv, entries[i], entries[j - 1] + 1, base, arena));
+    }
+  }
   const size_t per_launch = std::max<size_t>(1, kScatterEntries / shape_.num_heads);
-  const std::span<const int32_t> all(entries);
+  const std::span<const int32_t> all(few);
   for (size_t i = 0; i < all.size(); i += per_launch) {
-    RK_RETURN_IF_ERROR(
-        write(kv, all.subspan(i, std::min(per_launch, all.size() - i)), base, arena));
+    const auto part = all.subspan(i, std::min(per_launch, all.size() - i));
+    RK_RETURN_IF_ERROR(write_few(kv, part, base, arena));
   }
   return tables_.as<int32_t>() + base;
 }
 
-Status CardTables::write(const kv::SequenceKv& kv, std::span<const int32_t> entries, int64_t base,
-                         CardArena& arena) {
+Status CardTables::write_many(const kv::SequenceKv& kv, int32_t begin, int32_t end, int64_t base,
+                              CardArena& arena) {
+  const int64_t row_bytes = int64_t{end - begin} * 4;
+  return arena.send_rows(tables_.as<int32_t>() + base + begin, shape_.list_pages * int64_t{4},
+                         row_bytes, shape_.num_heads, [&](int64_t h, std::byte* to) {
+                           std::memcpy(to, kv.pages(static_cast<size_t>(h)).data() + begin,
+                                       static_cast<size_t>(row_bytes));
+                         });
+}
+
+Status CardTables::write_few(const kv::SequenceKv& kv, std::span<const int32_t> entries,
+                             int64_t base, CardArena& arena) {
   std::vector<int64_t> index;
   std::vector<int32_t> value;
   index.reserve(entries.size() * static_cast<size_t>(shape_.num_heads));

@@ -67,6 +67,9 @@ class Decoder {
   Memory kv_memory() const { return options_.device.is_cuda() ? Memory::kCard : Memory::kHost; }
   int64_t weight_bytes() const { return weight_bytes_; }
   virtual int64_t workspace_bytes() const = 0;
+  /// Of the last forward pass: time until the host had handed everything to the card, ms. 0 on the
+  /// CPU.
+  virtual double host_ms() const { return 0; }
 
  protected:
   Decoder(const ModelConfig& config, const Options& options, const Family& family);

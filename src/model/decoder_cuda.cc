@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "kernels/gemm/gemm_cuda.h"
 #include "kernels/layer/layer_cuda.h"
@@ -37,6 +38,7 @@ class CudaDecoder : public Decoder {
   Status load(const WeightFiles* files);
   Status forward(const StepInput& step, kernels::Context& ctx) override;
   int max_logits_rows() const override { return std::min(kMaxLogitsRows, max_step_rows()); }
+  double host_ms() const override { return host_ms_; }
   int64_t workspace_bytes() const override {
     return workspace_.num_bytes() + parts_.num_bytes() + tables_.num_bytes() + arena_.num_bytes();
   }
@@ -99,6 +101,7 @@ class CudaDecoder : public Decoder {
   View rows_of(const View& view, int64_t rows) const { return view.rows(0, rows); }
 
   Stream stream_ = nullptr;
+  double host_ms_ = 0;
   CardInfo card_;
   std::unique_ptr<kernels::GemmCuda> gemm_;
   std::vector<Layer> layers_;
@@ -522,12 +525,14 @@ Status CudaDecoder::hand_back_logits(const StepInput& input) {
 }
 
 Status CudaDecoder::forward(const StepInput& input, kernels::Context&) {
+  const double begin_ms = now_ms();
   RK_TRY(const Rows rows, flatten(input));
   if (rows.size() == 0) return {};
   Step step;
   RK_RETURN_IF_ERROR(stage(input, rows, step));
   if (!step.is_decode) {
     RK_RETURN_IF_ERROR(run_step(rows.size(), step));
+    host_ms_ = now_ms() - begin_ms;
     return step.num_logits == 0 ? Status() : hand_back_logits(input);
   }
   auto key = step.key();
@@ -544,6 +549,7 @@ Status CudaDecoder::forward(const StepInput& input, kernels::Context&) {
     std::rotate(known, known + 1, recorded_.end());
   }
   RK_RETURN_IF_ERROR(replay(recorded_.back().graph, stream_));
+  host_ms_ = now_ms() - begin_ms;
   return hand_back_logits(input);
 }
 

@@ -56,6 +56,9 @@ Result<Stream> create_stream();
 /// Copies in stream order. Host memory should be pinned and must stay until the copy is done.
 Status copy_to_card(void* card, const void* host, int64_t bytes, Stream stream);
 Status copy_from_card(void* host, const void* card, int64_t bytes, Stream stream);
+/// `num_rows` rows of `row_bytes`, dense on the host, `card_stride` bytes apart on the card.
+Status copy_rows_to_card(void* card, int64_t card_stride, const void* host, int64_t row_bytes,
+                         int64_t num_rows, Stream stream);
 Status copy_on_card(void* to, const void* from, int64_t bytes, Stream stream);
 Status zero_on_card(void* card, int64_t bytes, Stream stream);
 /// Launches of a stream, recorded once and replayed as one. Move-only; dies before its stream.

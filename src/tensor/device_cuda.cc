@@ -119,6 +119,13 @@ Status copy_from_card(void* host, const void* card, int64_t bytes, Stream stream
   return check("copy from the card", cudaMemcpyAsync(host, card, static_cast<size_t>(bytes),
                                                      cudaMemcpyDeviceToHost, stream));
 }
+Status copy_rows_to_card(void* card, int64_t card_stride, const void* host, int64_t row_bytes,
+                         int64_t num_rows, Stream stream) {
+  const auto width = static_cast<size_t>(row_bytes);
+  return check("copy to the card",
+               cudaMemcpy2DAsync(card, static_cast<size_t>(card_stride), host, width, width,
+                                 static_cast<size_t>(num_rows), cudaMemcpyHostToDevice, stream));
+}
 Status copy_on_card(void* to, const void* from, int64_t bytes, Stream stream) {
   return check("copy on the card", cudaMemcpyAsync(to, from, static_cast<size_t>(bytes),
                                                    cudaMemcpyDeviceToDevice, stream));

@@ -20,6 +20,7 @@ void free_pinned(void* data) { RK_CHECK(data == nullptr); }
 Result<Stream> create_stream() { return none(); }
 Status copy_to_card(void*, const void*, int64_t, Stream) { return none(); }
 Status copy_from_card(void*, const void*, int64_t, Stream) { return none(); }
+Status copy_rows_to_card(void*, int64_t, const void*, int64_t, int64_t, Stream) { return none(); }
 Status copy_on_card(void*, const void*, int64_t, Stream) { return none(); }
 Status zero_on_card(void*, int64_t, Stream) { return none(); }
 CardGraph::~CardGraph() { RK_CHECK(handle_ == nullptr); }
