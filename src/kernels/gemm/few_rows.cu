@@ -6,6 +6,11 @@
 //
 // The units of a weight, in order of tiles and then K, are divided evenly over the blocks. A tile
 // that several blocks share is summed by the one that finishes last, in block order.
+//
+// H200, bench/gemm_cuda_bench, one row: int8 2.9 and int4 2.4 TB/s of weights on 51200x5120, about
+// 11 us + bytes at 3.1 TB/s in every form. Tried without gain: one block a multiprocessor with 8
+// stages, three with 3, six grids' worth of blocks, all of L1 as shared memory, and Hopper's bulk
+// copies for the packed units.
 #include <algorithm>
 
 #include "kernels/cuda/launch.cuh"
@@ -369,9 +374,6 @@ Status launch(const Params& p, int grid, Stream stream) {
   const auto kernel = few_rows_kernel<kForm, kColumns>;
   static const cudaError_t raised =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-  static const cudaError_t carved = cudaFuncSetAttribute(
-      kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
-  if (carved != cudaSuccess) return internal("cuda: few_rows: ", cudaGetErrorString(carved));
   if (raised != cudaSuccess) return internal("cuda: few_rows: ", cudaGetErrorString(raised));
   kernel<<<static_cast<unsigned>(grid), kThreads, kBytes, stream>>>(p);
   return cuda_status("few_rows");

@@ -73,7 +73,8 @@ class Gemm final : public GemmCuda {
 
   Status start(const Options& options) {
     num_sms_ = num_multiprocessors();
-    few_plain_rows_ = options.few_plain_rows;
+    few_bf16_rows_ = options.few_bf16_rows;
+    few_fp8_rows_ = options.few_fp8_rows;
     few_quant_rows_ = options.few_quant_rows;
     RK_TRY(counters_, Buffer::allocate(kFewRowsCounters * 4, Memory::kCard));
     RK_RETURN_IF_ERROR(zero_on_card(counters_.data(), kFewRowsCounters * 4, stream_));
@@ -282,9 +283,10 @@ class Gemm final : public GemmCuda {
   }
 
   bool few(const Weight& w, int64_t m) const {
-    const bool plain = w.all(CudaWeightForm::kBf16) || w.all(CudaWeightForm::kFp8);
-    return m <= (plain ? few_plain_rows_ : few_quant_rows_) &&
-           std::all_of(w.pieces.begin(), w.pieces.end(), few_rows_can);
+    const int64_t most = w.all(CudaWeightForm::kBf16)  ? few_bf16_rows_
+                         : w.all(CudaWeightForm::kFp8) ? few_fp8_rows_
+                                                       : few_quant_rows_;
+    return m <= most && std::all_of(w.pieces.begin(), w.pieces.end(), few_rows_can);
   }
 
   Status run_few(const GemmCudaArgs& a, const Weight& w) {
@@ -346,7 +348,7 @@ class Gemm final : public GemmCuda {
   std::unique_ptr<CublasLt> lt_;
   Stream stream_;
   int num_sms_ = 0;
-  int64_t few_plain_rows_ = 0, few_quant_rows_ = 0;
+  int64_t few_bf16_rows_ = 0, few_fp8_rows_ = 0, few_quant_rows_ = 0;
   bool outer_ = false, measuring_ = false;
   Buffer staging_[2], raw_[2];
   Buffer counters_, parts_, bias_, expanded_, fp8_, fp8_scale_;

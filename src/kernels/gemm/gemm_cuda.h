@@ -58,8 +58,9 @@ class GemmCuda {
     int64_t workspace_bytes = int64_t{64} << 20;
     int64_t expand_elements = 0;  ///< bf16 scratch for quantised weights and many rows: max N*K
     int64_t fp8_elements = 0;     ///< scratch for x in e4m3: max M*K
-    /// Rows up to which our own kernel is taken: plain weights, and those that must be expanded.
-    int64_t few_plain_rows = 16, few_quant_rows = 64;
+    /// Rows up to which our own kernel is taken, by the weights' form; defaults as measured on an
+    /// H200 (bench/gemm_cuda_bench): cuBLASLt streams bf16 faster at every row count.
+    int64_t few_bf16_rows = 0, few_fp8_rows = 16, few_quant_rows = 48;
   };
   /// Errors: kUnavailable naming libcublasLt.so.13 and where it was looked for; kExhausted.
   static Result<std::unique_ptr<GemmCuda>> create(const Options& options, Stream stream);

@@ -15,8 +15,13 @@ namespace {
 constexpr double kBf16 = 4e-3;
 
 GemmCuda* engine() {
-  static const auto made = GemmCuda::create(
-      {.expand_elements = int64_t{4} << 20, .fp8_elements = int64_t{4} << 20}, test_stream());
+  // Our own kernel wherever it can, so that each form passes through both paths.
+  static const auto made = GemmCuda::create({.expand_elements = int64_t{4} << 20,
+                                             .fp8_elements = int64_t{4} << 20,
+                                             .few_bf16_rows = 16,
+                                             .few_fp8_rows = 16,
+                                             .few_quant_rows = 40},
+                                            test_stream());
   return made.ok() ? made->get() : nullptr;
 }
 #define NEEDS_GEMM() \

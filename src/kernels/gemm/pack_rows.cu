@@ -223,7 +223,8 @@ __global__ void plain_kernel(const void* from, DType dtype, __nv_bfloat16* to, i
   }
 }
 
-// Eight elements of one row a thread: (lane word) of a packed piece to 16 bytes of bf16.
+// A group a thread. TODO(#4): stores of 64 bytes a thread reach 1.9 TB/s; eight elements would
+// coalesce.
 template <bool kFour>
 __global__ void expand_kernel(WeightPiece p, __nv_bfloat16* out) {
   const int64_t groups = p.k / 32, i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
