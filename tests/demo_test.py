@@ -85,8 +85,8 @@ class DemoTest(unittest.TestCase):
             self.assertGreater(b["recomputed"], 0)
             self.assertEqual(b["recomputed"] % BOUNDARY_ROWS, 0)
 
-    # Rows read at a wrong offset, a document's rows in place of another's, a hit that is no hit: all
-    # of it moves the distributions of a one-layer model away from dense by far more than rounding.
+    # A document's rows in place of another's, or spliced at another place: it moves the distributions of
+    # a one-layer model away from dense by far more than rounding.
     def test_every_mode_answers_what_dense_answers(self):
         for result in self.results:
             with self.subTest(mode=result["mode"], question=result["question"]):

@@ -83,7 +83,8 @@ void add_common(CLI::App& app, AppFlags& flags, unsigned uses, CommonFlags& comm
     flags.add("--device", common.device, "where the model runs: cpu, cuda or cuda:N");
     flags.add("--threads", common.threads, "threads of the engine; 0: all usable cores");
     flags.add("--kernel", kernels, "OP=VARIANT, force a kernel's variant; may repeat");
-    flags.choice("--kv-dtype", common.kv_dtype, {"f16", "f32"}, "type of stored K and V; a card keeps bf16");
+    flags.choice("--kv-dtype", common.kv_dtype, {"f16", "f32"},
+                 "type of stored K and V; a card keeps bf16");
   }
   if (uses & kUsesSeed) flags.add("--seed", common.seed, "seed of everything random");
   if (uses & kUsesJson) flags.add("--json", common.json, "print results as JSON");

@@ -110,8 +110,9 @@ Status collect_added(const GgufFile& file, const Metadata& m, std::vector<AddedT
       return invalid_argument(file.name(), ": tokenizer.ggml.tokens[", id, "]: special token of ",
                               token.size(), " bytes, limit ", AddedTokenMatcher::kMaxContentBytes);
     }
-    added.push_back(
-        {.id = static_cast<int32_t>(id), .content = std::string(token), .special = type == kControl});
+    added.push_back({.id = static_cast<int32_t>(id),
+                     .content = std::string(token),
+                     .special = type == kControl});
   }
   return Status();
 }
