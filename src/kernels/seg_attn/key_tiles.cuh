@@ -91,6 +91,11 @@ class KeyTiles {
     return true;
   }
 
+  /// Positions still to walk, at most: some may be held by no run.
+  RK_DEVICE int rows_left() const {
+    return max(row_end_ - row_, 0) + max(end_ - begin_, 0) + max(next_end_ - next_begin_, 0);
+  }
+
  private:
   /// The first run that ends behind begin_.
   RK_DEVICE void find_run() {
@@ -118,6 +123,7 @@ class KeyTiles {
     run_ = runs_[next_run_++];
     row_ = max(begin_ - run_.offset, run_.row_begin);
     row_end_ = min(end_ - run_.offset, run_.row_end);
+    begin_ = max(begin_, min(run_.offset + run_.row_end, end_));
     if (run_.offset + run_.row_begin >= end_) begin_ = end_;
     return true;
   }

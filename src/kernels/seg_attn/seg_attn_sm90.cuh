@@ -10,6 +10,17 @@
 namespace rk::kernels::sm90 {
 
 constexpr int kLoaderThreads = 96;  // warps 1 to 3 of the first warpgroup
+// Threads of a warp that arrive at a barrier for it. One is enough behind __syncwarp() and 2 to 4 %
+// faster on prompts, but racecheck only orders what a thread did before its own arrival: build with
+// -DRK_RACECHECK for it.
+#ifdef RK_RACECHECK
+constexpr int kArrivals = 32;
+#else
+constexpr int kArrivals = 1;
+#endif
+// Claimed items on their way to the loaders. The producer is at most kStages tiles, so as many
+// items, ahead of the consumers, and claims one more: no slot is written before it was read.
+constexpr int kClaims = 8;
 
 /// Sizes of one form of the kernel: two warpgroups of rows for prompts, one for decode, where
 /// memory is the bound and the room goes to stages.
@@ -46,21 +57,31 @@ enum : int {
   kEnd = 32
 };
 
-/// What the producer says of a stage.
+/// What the producer says of a stage; small, because the producer has few registers.
 struct TileInfo {
   int flags;
-  int position;  ///< of its first row
-  int lo, hi;
-  int zero_begin, zero_end;  ///< rows read and never written: V of them becomes 0
-  int zero_begin2, zero_end2;
-};
+  int position;        ///< of its first row
+  uint32_t rows;       ///< rows that may be seen: [first byte, second byte)
+  uint32_t unwritten;  ///< rows read and never written, V of them becomes 0: two such ranges
 
-/// What it says of a buffer of queries. item < 0: there are no more.
+  __device__ int lo() const { return rows & 255; }
+  __device__ int hi() const { return rows >> 8; }
+  __device__ int page_begin() const { return lo() / kPageRows; }  ///< pages to read
+  __device__ int page_end() const { return (hi() + kPageRows - 1) / kPageRows; }
+};
+__device__ inline TileInfo info_of(const KeyTile& tile) {
+  const int begin = tile.page_begin() * kPageRows, end = tile.page_end() * kPageRows;
+  const int before = max(tile.written_lo, begin), behind = min(tile.written_hi, end);
+  return {(tile.masked ? kMasked : 0) | (before > begin || behind < end ? kUnwritten : 0),
+          tile.position(), static_cast<uint32_t>(tile.lo | tile.hi << 8),
+          static_cast<uint32_t>(begin | before << 8 | behind << 16 | end << 24)};
+}
+
+/// What the loaders say of a buffer of queries.
 struct QueryInfo {
   SegAttnItem item;
   HeadSight sight;
-  int q_begin, offset;
-  int more;
+  int q_begin;
 };
 
 template <class F>
@@ -69,10 +90,12 @@ struct Shared {
   uint8_t v[F::kStages][F::kTileBytes];
   uint8_t q[F::kQBuffers][F::kQBytes];  // [warpgroup][half][64 rows][128], outputs pass here too
   uint64_t k_full[F::kStages], k_empty[F::kStages], v_full[F::kStages], v_empty[F::kStages];
-  uint64_t q_asked[F::kQBuffers], q_full[F::kQBuffers], q_empty[F::kQBuffers];
+  uint64_t q_full[F::kQBuffers], q_empty[F::kQBuffers], claimed[kClaims];
   TileInfo tiles[F::kStages];
   QueryInfo queries[F::kQBuffers];
   int q_pos[F::kQBuffers][F::kRows];
+  int q_chunk[F::kRows];   ///< where a row of q starts, in chunks of eight elements
+  int next_item[kClaims];  ///< -1: there are no more
 };
 
 struct Params {
@@ -80,7 +103,7 @@ struct Params {
   CUtensorMap k_pages, v_pages;  // boxes of a tile of consecutive pages
   const void* q;
   void* o;
-  int64_t q_stride, q_head_stride, o_stride, o_head_stride;  // elements
+  int64_t q_stride, o_stride;  // elements; heads of a row lie side by side
   const int32_t* q_pos;
   const DeviceSequence* sequences;
   const SegAttnItem* items;

@@ -21,18 +21,18 @@ __device__ void begin_block(const Params& p, Shared<F>& s) {
   }
   ptx::fence_proxy_async();
   if (threadIdx.x == 0) {
-    constexpr int kConsumerWarps = 4 * F::kWarpgroups;
+    constexpr int kConsumers = 4 * F::kWarpgroups * kArrivals;
     for (int i = 0; i < F::kStages; ++i) {
       ptx::barrier_init(&s.k_full[i], 1);
       ptx::barrier_init(&s.v_full[i], 1);
-      ptx::barrier_init(&s.k_empty[i], kConsumerWarps);
-      ptx::barrier_init(&s.v_empty[i], kConsumerWarps);
+      ptx::barrier_init(&s.k_empty[i], kConsumers);
+      ptx::barrier_init(&s.v_empty[i], kConsumers);
     }
     for (int i = 0; i < F::kQBuffers; ++i) {
-      ptx::barrier_init(&s.q_asked[i], 1);
       ptx::barrier_init(&s.q_full[i], kLoaderThreads);
-      ptx::barrier_init(&s.q_empty[i], kConsumerWarps);
+      ptx::barrier_init(&s.q_empty[i], kConsumers);
     }
+    for (int i = 0; i < kClaims; ++i) ptx::barrier_init(&s.claimed[i], 1);
     ptx::barrier_init_fence();
   }
   __syncthreads();
@@ -44,16 +44,19 @@ __global__ void __launch_bounds__(F::kThreads, 1)
   extern __shared__ uint8_t memory[];
   const uint32_t skip = -ptx::shared_address(memory) & 1023;  // the swizzle counts from 1024 bytes
   auto& s = *reinterpret_cast<Shared<F>*>(memory + skip);
+  ptx::start_next_kernel();
   begin_block<F>(p, s);
+  ptx::await_kernel_before();
+  if (threadIdx.x == 32) ptx::prefetch(p.items + blockIdx.x);
   if (threadIdx.x < 128) {
-    if constexpr (F::kWarpgroups == 2) ptx::give_registers<40>();
+    if constexpr (F::kWarpgroups == 2) ptx::give_registers<72>();
     if (threadIdx.x < 32) {
       Producer<F>{p, s}.run();
     } else {
-      load_queries<F>(p, s);
+      Loader<F>{p, s}.run();
     }
   } else {
-    if constexpr (F::kWarpgroups == 2) ptx::take_registers<232>();
+    if constexpr (F::kWarpgroups == 2) ptx::take_registers<216>();
     Consumer<F>{p, s}.run();
   }
 }
@@ -79,7 +82,17 @@ Status launch(const SegAttnCudaArgs& a, Params& p, Stream stream) {
     return sms;
   }();
   const int blocks = std::min(num_sms, a.max_items);
-  seg_attn_kernel<F><<<blocks, F::kThreads, kBytes, stream>>>(p);
+  cudaLaunchAttribute early = {};  // this launch's start overlaps the end of the kernel before
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = blocks;
+  config.blockDim = F::kThreads;
+  config.dynamicSmemBytes = kBytes;
+  config.stream = stream;
+  config.attrs = &early;
+  config.numAttrs = 1;
+  cudaLaunchKernelEx(&config, seg_attn_kernel<F>, p);
   return cuda_status("seg_attn_sm90");
 }
 

@@ -7,6 +7,10 @@
 
 namespace rk::kernels::sm90 {
 
+// Probabilities are relative to a score that follows the row's maximum only once that is 2^kSlack
+// times more: outputs seldom need rescaling, and 2^8 is far inside f16 and f32 sums.
+constexpr float kSlack = 8.0F;
+
 template <class F>
 struct Consumer {
   using T = typename F::T;
@@ -21,7 +25,7 @@ struct Consumer {
   float out[F::kOutPieces][F::kOut];
   float scores[F::kScores];
   uint32_t probs[F::kScores / 2];
-  float max_score[2], sum[2], shrink[2];
+  float base_score[2], sum[2], shrink[2];
   int q_pos[2];
   HeadSight sight;
 
@@ -81,7 +85,7 @@ struct Consumer {
   }
   __device__ void release(uint64_t* empty) {
     __syncwarp();
-    if (lane == 0) ptx::barrier_arrive(empty);
+    if (lane < kArrivals) ptx::barrier_arrive(empty);
   }
 
   __device__ void begin_item() {
@@ -90,7 +94,7 @@ struct Consumer {
 #pragma unroll
       for (int i = 0; i < F::kOut; ++i) out[piece][i] = 0.0F;
     }
-    for (int i = 0; i < 2; ++i) max_score[i] = -INFINITY, sum[i] = 0.0F;
+    for (int i = 0; i < 2; ++i) base_score[i] = -INFINITY, sum[i] = 0.0F;
   }
 
   /// Starts scores = Q K^T.
@@ -152,8 +156,9 @@ struct Consumer {
         *reinterpret_cast<uint4*>(at) = make_uint4(0, 0, 0, 0);
       }
     };
-    clear(tile.zero_begin, tile.zero_end);
-    clear(tile.zero_begin2, tile.zero_end2);
+    const uint32_t rows = tile.unwritten;
+    clear(rows & 255, rows >> 8 & 255);
+    clear(rows >> 16 & 255, rows >> 24);
     ptx::fence_proxy_async();
     ptx::named_sync(4 + group, 128);
   }
@@ -162,10 +167,10 @@ struct Consumer {
     const int base = lane % 4 * 2;  // the thread's columns are base + 8 * i + {0, 1}
     int end[2], low[2];
     for (int i = 0; i < 2; ++i) {
-      end[i] = min(tile.hi, q_pos[i] + 1 - tile.position) - base;
+      end[i] = min(tile.hi(), q_pos[i] + 1 - tile.position) - base;
       low[i] = (sight.window < 0 ? -1 : max(q_pos[i] - sight.window - tile.position, -1)) - base;
     }
-    const int begin = tile.lo - base, sink = sight.sink - tile.position - base;
+    const int begin = tile.lo() - base, sink = sight.sink - tile.position - base;
 #pragma unroll
     for (int i = 0; i < F::kScores; ++i) {
       const int col = i / 4 * 8 + i % 2, which = i / 2 % 2;
@@ -174,22 +179,24 @@ struct Consumer {
     }
   }
 
-  /// Scores become unnormalised probabilities; `shrink` is what sums so far must be multiplied by.
+  /// Scores become unnormalised probabilities, relative to base_score; `shrink` is what sums so far
+  /// must be multiplied by.
   __device__ void soften(const TileInfo& tile) {
     if (tile.flags & kMasked) mask(tile);
     const float scale = p.scale * 1.44269504F;  // log2(e)
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      float top = max_score[r];
+      float top = -INFINITY;
 #pragma unroll
       for (int i = 0; i < F::kScores; ++i) {
         if (i / 2 % 2 == r) top = fmaxf(top, scores[i]);
       }
       top = fmaxf(top, __shfl_xor_sync(~0U, top, 1));
       top = fmaxf(top, __shfl_xor_sync(~0U, top, 2));
+      if (!((top - base_score[r]) * scale > kSlack)) top = base_score[r];
       const float base = top == -INFINITY ? 0.0F : top * scale;
-      shrink[r] = ptx::exp2_approx(max_score[r] * scale - base);
-      max_score[r] = top;
+      shrink[r] = ptx::exp2_approx(base_score[r] * scale - base);
+      base_score[r] = top;
       float total = sum[r] * shrink[r];
 #pragma unroll
       for (int i = 0; i < F::kScores; ++i) {
@@ -202,6 +209,7 @@ struct Consumer {
     }
   }
   __device__ void rescale() {
+    if (!__any_sync(~0U, shrink[0] != 1.0F || shrink[1] != 1.0F)) return;
 #pragma unroll
     for (int piece = 0; piece < F::kOutPieces; ++piece) {
 #pragma unroll
@@ -223,7 +231,7 @@ struct Consumer {
       total += __shfl_xor_sync(~0U, total, 1);
       total += __shfl_xor_sync(~0U, total, 2);
       inverse[r] = total > 0.0F ? 1.0F / total : 0.0F;
-      lse[r] = total > 0.0F ? max_score[r] * p.scale + logf(total) : -INFINITY;
+      lse[r] = total > 0.0F ? base_score[r] * p.scale + logf(total) : -INFINITY;
     }
 #pragma unroll
     for (int piece = 0; piece < F::kOutPieces; ++piece) {
@@ -280,7 +288,7 @@ struct Consumer {
       const int m = info.item.m_begin + group * 64 + r;
       if (m >= info.item.m_end) continue;
       T* to = static_cast<T*>(p.o) + (info.q_begin + m / p.group) * p.o_stride +
-              (info.item.kv_head * p.group + m % p.group) * p.o_head_stride + chunk * 8;
+              (info.item.kv_head * p.group + m % p.group) * F::D + chunk * 8;
       *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(
           rows + chunk / 8 * 8192 + r * 128 + (chunk % 8 ^ r % 8) * 16);
     }
