@@ -167,7 +167,8 @@ Status Engine::check(const Request& request) const {
 
 Status Engine::run_rows(kv::SequenceKv& kv, std::span<const int32_t> tokens,
                         std::span<const int32_t> active, size_t first_logits,
-                        const CancelFn& cancelled, std::vector<float>& logits) {
+                        const CancelFn& cancelled, std::vector<float>& logits,
+                        model::StepSampling* sampling) {
   const auto step_rows = static_cast<size_t>(decoder_->max_step_rows());
   std::vector<int32_t> ids, wanted;
   const auto logits_rows = static_cast<size_t>(decoder_->max_logits_rows());
@@ -184,12 +185,15 @@ Status Engine::run_rows(kv::SequenceKv& kv, std::span<const int32_t> tokens,
     }
     RK_RETURN_IF_ERROR(kv.prepare(rows));
     const size_t vocab = static_cast<size_t>(vocab_size()), old = logits.size();
-    logits.resize(old + wanted.size() * vocab);
     const model::StepSequence sequence{&kv, ids, rows};
-    const model::StepInput step{{&sequence, 1},
-                                wanted,
-                                View(logits.data() + old, DType::kF32,
-                                     {static_cast<int64_t>(wanted.size()), vocab_size()})};
+    model::StepInput step{{&sequence, 1}, wanted, View(), nullptr};
+    if (sampling != nullptr && !wanted.empty()) {
+      step.sampling = sampling;
+    } else {
+      logits.resize(old + wanted.size() * vocab);
+      step.logits = View(logits.data() + old, DType::kF32,
+                         {static_cast<int64_t>(wanted.size()), vocab_size()});
+    }
     if (const Status status = decoder_->forward(step, ctx_); !status.ok()) {
       if (status.code() == Code::kInternal) {
         const std::lock_guard lock(failure_mutex_);
@@ -239,11 +243,11 @@ void Engine::run(const Request& request, double queue_ms, Listener& listener) {
     outcome.stats = run.assembly.stats;
     outcome.stats.queue_ms = queue_ms;
     outcome.stats.ingest_ms = run.ingest_ms;
-    std::vector<float> logits;
-    RK_RETURN_IF_ERROR(run_rows(
-        *run.kv, run.prompt.tokens, run.assembly.active, run.assembly.active.size() - 1,
-        [&] { return listener.cancelled(); }, logits));
-    const Status status = decode(request, run, logits, start_ms, listener, outcome);
+    Next next;
+    RK_RETURN_IF_ERROR(run_to_next(
+        request, run, run.assembly.active, run.prompt.tokens.size(), 0,
+        [&] { return listener.cancelled(); }, next));
+    const Status status = decode(request, run, next, start_ms, listener, outcome);
     outcome.stats.kv_bytes = run.kv->num_own_pages() * pool_->page_bytes();
     if (status.ok() || status.code() == Code::kCancelled) keep_exact_rows(request, run);
     return status;
@@ -258,7 +262,28 @@ void Engine::run(const Request& request, double queue_ms, Listener& listener) {
   listener.on_done(outcome);
 }
 
-Status Engine::decode(const Request& request, Run& run, std::vector<float>& logits, double start_ms,
+Status Engine::run_to_next(const Request& request, Run& run, std::span<const int32_t> active,
+                           size_t num_prompt, int64_t draw, const CancelFn& cancelled, Next& next) {
+  next.logits.clear();
+  next.token = -1;
+  // Log-probabilities and forbidden stop tokens need the logits here.
+  const bool on_device =
+      decoder_->can_sample() && request.num_logprobs < 0 && draw >= request.min_tokens;
+  if (!on_device) {
+    return run_rows(*run.kv, run.prompt.tokens, active, active.size() - 1, cancelled, next.logits);
+  }
+  const std::span<const int32_t> all(run.prompt.tokens);
+  std::vector<kernels::SampleAdjust> adjust;
+  const kernels::SampleRow row =
+      kernels::make_sample_row(request.sampling, {all.first(num_prompt), all.subspan(num_prompt)},
+                               static_cast<uint64_t>(draw), vocab_size(), adjust);
+  model::StepSampling sampling{{&row, 1}, adjust, &next.token};
+  RK_RETURN_IF_ERROR(run_rows(*run.kv, run.prompt.tokens, active, active.size() - 1, cancelled,
+                              next.logits, &sampling));
+  return next.token >= 0 ? Status() : internal("sampling: no logit is finite");
+}
+
+Status Engine::decode(const Request& request, Run& run, Next& next, double start_ms,
                       Listener& listener, Outcome& outcome) {
   const auto is_stop = [&](int32_t id) {
     return std::find(request.stop_tokens.begin(), request.stop_tokens.end(), id) !=
@@ -268,17 +293,21 @@ Status Engine::decode(const Request& request, Run& run, std::vector<float>& logi
   const size_t num_prompt = run.prompt.tokens.size();
   std::vector<int32_t>& tokens = run.prompt.tokens;  // grows by what is generated
   outcome.finish = FinishReason::kLength;
+  std::vector<float>& logits = next.logits;
   while (stats.generated < request.max_tokens) {
-    if (stats.generated < request.min_tokens) {
+    int32_t token = next.token;
+    if (token < 0 && stats.generated < request.min_tokens) {
       for (const int32_t id : request.stop_tokens) {
         if (id < 0 || id >= vocab_size()) continue;
         logits[static_cast<size_t>(id)] = -std::numeric_limits<float>::infinity();
       }
     }
-    const std::span<const int32_t> all(tokens);
-    RK_TRY(const int32_t token, kernels::sample(logits, request.sampling,
-                                                {all.first(num_prompt), all.subspan(num_prompt)},
-                                                static_cast<uint64_t>(stats.generated)));
+    if (token < 0) {
+      const std::span<const int32_t> all(tokens);
+      RK_TRY(token, kernels::sample(logits, request.sampling,
+                                    {all.first(num_prompt), all.subspan(num_prompt)},
+                                    static_cast<uint64_t>(stats.generated)));
+    }
     if (stats.generated == 0) stats.ttft_ms = stats.queue_ms + now_ms() - start_ms;
     if (is_stop(token)) {
       outcome.finish = FinishReason::kStop;
@@ -296,10 +325,10 @@ Status Engine::decode(const Request& request, Run& run, std::vector<float>& logi
     }
     tokens.push_back(token);
     const int32_t position[] = {static_cast<int32_t>(tokens.size()) - 1};
-    logits.clear();
     if (Status status = make_room(pages_for(1)); !status.ok()) return status;
-    RK_RETURN_IF_ERROR(run_rows(
-        *run.kv, tokens, position, 0, [&] { return listener.cancelled(); }, logits));
+    RK_RETURN_IF_ERROR(run_to_next(
+        request, run, position, num_prompt, stats.generated, [&] { return listener.cancelled(); },
+        next));
   }
   return {};
 }

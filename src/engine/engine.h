@@ -39,7 +39,7 @@ class Engine : public Runner {
                                      ///< (of a card: of what the weights leave)
     /// Instead of `model`: random weights of this shape on a card, for speed.
     std::optional<model::ModelConfig> random_shape;
-    int max_step_rows = 0;           ///< active rows per forward pass; 0: 256, on a card 4096
+    int max_step_rows = 0;  ///< active rows per forward pass; 0: 256, on a card 4096
   };
   /// Errors: those of model and plan files; kExhausted with both numbers before anything is loaded
   /// where the model cannot fit into memory.
@@ -95,13 +95,21 @@ class Engine : public Runner {
   Result<std::shared_ptr<const kv::Segment>> ingest(const Request& request, const Prompt& prompt,
                                                     const Prompt::Span& span, bool in_company,
                                                     const CancelFn& cancelled);
+  /// What the last active row gives: its token where the device chooses, else its logits.
+  struct Next {
+    std::vector<float> logits;
+    int32_t token = -1;
+  };
   /// Runs the active rows; logits of the rows of `active` from index `first_logits` on are
   /// appended.
   Status run_rows(kv::SequenceKv& kv, std::span<const int32_t> tokens,
                   std::span<const int32_t> active, size_t first_logits, const CancelFn& cancelled,
-                  std::vector<float>& logits);
-  Status decode(const Request& request, Run& run, std::vector<float>& logits, double start_ms,
-                Listener& listener, Outcome& outcome);
+                  std::vector<float>& logits, model::StepSampling* sampling = nullptr);
+  /// Runs the active rows for the next token of the answer.
+  Status run_to_next(const Request& request, Run& run, std::span<const int32_t> active,
+                     size_t num_prompt, int64_t draw, const CancelFn& cancelled, Next& next);
+  Status decode(const Request& request, Run& run, Next& next, double start_ms, Listener& listener,
+                Outcome& outcome);
   void keep_exact_rows(const Request& request, Run& run);
   Status make_room(int64_t num_pages);
   int64_t pages_for(int64_t rows) const;

@@ -10,6 +10,7 @@
 
 #include "base/status.h"
 #include "kernels/context.h"
+#include "kernels/sample/sample_cuda.h"
 #include "kv/sequence_kv.h"
 #include "model/config.h"
 #include "model/family.h"
@@ -26,11 +27,19 @@ struct StepSequence {
   std::span<const int32_t> positions;  ///< [T_b] ascending, gaps allowed
 };
 
+/// A token for every row with logits, chosen on the device: nothing else comes back.
+struct StepSampling {
+  std::span<const kernels::SampleRow> rows;  ///< [logits_rows.size()]
+  std::span<const kernels::SampleAdjust> adjust;
+  int32_t* tokens = nullptr;  ///< [logits_rows.size()] out, host memory; -1: no logit is finite
+};
+
 struct StepInput {
   std::span<const StepSequence> sequences;
   /// Rows (of the concatenated active rows, ascending) whose logits are wanted.
   std::span<const int32_t> logits_rows;
-  View logits;  ///< [logits_rows.size(), vocab] f32 out, in host memory
+  View logits;  ///< [logits_rows.size(), vocab] f32 out, in host memory; empty with `sampling`
+  const StepSampling* sampling = nullptr;  ///< only where can_sample()
 };
 
 class Decoder {
@@ -59,6 +68,7 @@ class Decoder {
   /// where a card failed: nothing it computes afterwards may be used.
   virtual Status forward(const StepInput& step, kernels::Context& ctx) = 0;
 
+  virtual bool can_sample() const { return false; }
   const ModelConfig& config() const { return config_; }
   int max_step_rows() const { return options_.max_step_rows; }
   /// Rows with logits that one forward pass takes.

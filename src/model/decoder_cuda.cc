@@ -26,7 +26,7 @@ constexpr int kPageRows = 16;
 constexpr size_t kMaxRecorded = 16;
 // Decode steps leave room for items, merges and runs to become more.
 constexpr int kDecodeGrain = 256;
-constexpr size_t kRunGrain = 16;
+constexpr size_t kRunGrain = 16, kAdjustGrain = 1024;
 constexpr int64_t kArenaBytes = int64_t{16} << 20;
 
 class CudaDecoder : public Decoder {
@@ -38,6 +38,7 @@ class CudaDecoder : public Decoder {
   Status load(const WeightFiles* files);
   Status forward(const StepInput& step, kernels::Context& ctx) override;
   int max_logits_rows() const override { return std::min(kMaxLogitsRows, max_step_rows()); }
+  bool can_sample() const override { return true; }
   double host_ms() const override { return host_ms_; }
   int64_t workspace_bytes() const override {
     return workspace_.num_bytes() + parts_.num_bytes() + tables_.num_bytes() + arena_.num_bytes();
@@ -61,6 +62,8 @@ class CudaDecoder : public Decoder {
     const kernels::DeviceSequence* logits_sequences = nullptr;
     CardPlans logits_plan;
     View k_pages, v_pages;
+    const kernels::SampleRow* sample_rows = nullptr;  // null: the logits go back
+    const kernels::SampleAdjust* sample_adjust = nullptr;
     /// One row of every sequence, all with logits: such a step is recorded and replayed.
     bool is_decode = false;
     /// Everything that a recording depends on.
@@ -96,7 +99,7 @@ class CudaDecoder : public Decoder {
                 const kernels::DeviceSequence* sequences, const CardPlans::Plan& plan,
                 const Step& step);
   Status run_step(int64_t num_rows, const Step& step);
-  Status hand_back_logits(const StepInput& input);
+  Status hand_back(const StepInput& input);
   Status prepare_gemm();
   View rows_of(const View& view, int64_t rows) const { return view.rows(0, rows); }
 
@@ -112,7 +115,7 @@ class CudaDecoder : public Decoder {
   Buffer workspace_, parts_, logits_pinned_;
   View x_, normed_, qkv_, attended_, gate_up_, hidden_, last_x_, last_q_, logits_;
   float *part_o_ = nullptr, *part_lse_ = nullptr;
-  int32_t* next_item_ = nullptr;
+  int32_t *next_item_ = nullptr, *tokens_ = nullptr;
   CardArena arena_;
   CardTables tables_;
   CardSights sights_;
@@ -258,7 +261,8 @@ Status CudaDecoder::carve_workspace() {
   const auto bytes = [](const Want& w) {
     return (dtype_bytes(w.dtype, w.rows * w.width) + 255) / 256 * 256;
   };
-  int64_t total = 256;
+  const int64_t token_bytes = (last * 4 + 255) / 256 * 256;
+  int64_t total = 256 + token_bytes;
   for (const Want& w : wants) total += bytes(w);
   RK_TRY(workspace_, Buffer::allocate(total, Memory::kCard));
   auto* next = workspace_.as<std::byte>();
@@ -266,7 +270,8 @@ Status CudaDecoder::carve_workspace() {
     *w.view = View(next, w.dtype, {w.rows, w.width});
     next += bytes(w);
   }
-  next_item_ = reinterpret_cast<int32_t*>(next);
+  tokens_ = reinterpret_cast<int32_t*>(next);
+  next_item_ = reinterpret_cast<int32_t*>(next + token_bytes);
   RK_RETURN_IF_ERROR(zero_on_card(next_item_, 256, stream_));
   const int64_t part_rows = int64_t{kMaxParts} * kernels::kSegAttnTileRows;
   RK_TRY(parts_, Buffer::allocate(part_rows * (c.head_dim + 1) * 4, Memory::kCard));
@@ -378,6 +383,13 @@ Status CudaDecoder::stage(const StepInput& input, const Rows& rows, Step& step) 
   plan.num_kv_heads = config_.num_kv_heads;
   plan.num_sms = card_.num_sms;
   plan.max_parts = kMaxParts;
+  if (input.sampling != nullptr) {
+    const auto& sampling = *input.sampling;
+    RK_TRY(step.sample_rows, arena_.add(sampling.rows));
+    const std::vector<kernels::SampleAdjust> adjust(sampling.adjust.begin(), sampling.adjust.end());
+    const size_t room = (adjust.size() + kAdjustGrain - 1) / kAdjustGrain * kAdjustGrain;
+    RK_TRY(step.sample_adjust, arena_.add_padded(adjust, room));
+  }
   const int last = config_.num_layers - 1, grain = step.is_decode ? kDecodeGrain : 1;
   RK_RETURN_IF_ERROR(plan_layers(sets, q_pos, num_keys, 0, last, plan, grain, arena_, step.plans));
   if (step.num_logits > 0) {
@@ -510,17 +522,23 @@ Status CudaDecoder::run_step(int64_t num_rows, const Step& step) {
   const View x = rows_of(last_x_, step.num_logits), normed = rows_of(normed_, step.num_logits);
   RK_RETURN_IF_ERROR(
       kernels::rms_norm_cuda({x, vector_view(output_norm_), normed, config_.rms_eps}, stream_));
-  return gemm_->run({normed, output_ ? output_.get() : embedding_.get(), kNone,
-                     rows_of(logits_, step.num_logits), false});
+  const View logits = rows_of(logits_, step.num_logits);
+  RK_RETURN_IF_ERROR(
+      gemm_->run({normed, output_ ? output_.get() : embedding_.get(), kNone, logits, false}));
+  if (step.sample_rows == nullptr) return {};
+  return kernels::sample_cuda(logits, step.sample_rows, step.sample_adjust, tokens_, stream_);
 }
 
-Status CudaDecoder::hand_back_logits(const StepInput& input) {
+Status CudaDecoder::hand_back(const StepInput& input) {
   const auto num_rows = static_cast<int64_t>(input.logits_rows.size());
-  const int64_t bytes = rows_of(logits_, num_rows).num_bytes();
-  RK_RETURN_IF_ERROR(copy_from_card(logits_pinned_.data(), logits_.data, bytes, stream_));
+  const bool tokens = input.sampling != nullptr;
+  const void* from = tokens ? static_cast<const void*>(tokens_) : logits_.data;
+  const int64_t bytes = tokens ? num_rows * 4 : rows_of(logits_, num_rows).num_bytes();
+  RK_RETURN_IF_ERROR(copy_from_card(logits_pinned_.data(), from, bytes, stream_));
   RK_RETURN_IF_ERROR(sync_stream(stream_));
   arena_.all_done();
-  std::memcpy(input.logits.data, logits_pinned_.data(), static_cast<size_t>(bytes));
+  std::memcpy(tokens ? static_cast<void*>(input.sampling->tokens) : input.logits.data,
+              logits_pinned_.data(), static_cast<size_t>(bytes));
   return {};
 }
 
@@ -533,7 +551,7 @@ Status CudaDecoder::forward(const StepInput& input, kernels::Context&) {
   if (!step.is_decode) {
     RK_RETURN_IF_ERROR(run_step(rows.size(), step));
     host_ms_ = now_ms() - begin_ms;
-    return step.num_logits == 0 ? Status() : hand_back_logits(input);
+    return step.num_logits == 0 ? Status() : hand_back(input);
   }
   auto key = step.key();
   auto known = std::ranges::find(recorded_, key, &Recorded::key);
@@ -550,7 +568,7 @@ Status CudaDecoder::forward(const StepInput& input, kernels::Context&) {
   }
   RK_RETURN_IF_ERROR(replay(recorded_.back().graph, stream_));
   host_ms_ = now_ms() - begin_ms;
-  return hand_back_logits(input);
+  return hand_back(input);
 }
 
 // The shapes that decode and full prefill steps take, measured once before anything is timed.
