@@ -1,5 +1,6 @@
 #include "kernels/seg_attn/seg_attn.h"
 
+#include "kernels/seg_attn/head_rows.h"
 #include "kernels/seg_attn/seg_attn_variants.h"
 
 namespace rk::kernels {
@@ -15,11 +16,6 @@ constexpr Variant<SegAttnArgs> kVariants[] = {
 
 bool f32_heads(const View& v) { return v.rank == 3 && v.dtype == DType::kF32 && v.stride[2] == 1; }
 
-bool pages(const View& v, int64_t dim) {
-  return v.rank == 3 && v.dim[2] == dim && v.stride[2] == 1 && v.stride[1] == dim && v.dim[1] > 0 &&
-         (v.dtype == DType::kF32 || v.dtype == DType::kF16 || v.dtype == DType::kBf16);
-}
-
 Status check_shapes(const SegAttnArgs& a) {
   if (!f32_heads(a.q) || !f32_heads(a.o) || a.q.dim != a.o.dim) {
     return invalid_argument("seg_attn: q ", a.q.describe(), ", o ", a.o.describe(),
@@ -29,16 +25,12 @@ Status check_shapes(const SegAttnArgs& a) {
                          a.lse.dim[0] != a.q.dim[0] || a.lse.dim[1] != a.q.dim[1])) {
     return invalid_argument("seg_attn: lse ", a.lse.describe(), " for q ", a.q.describe());
   }
-  if (!pages(a.k_pages, a.q.dim[2]) || !pages(a.v_pages, a.q.dim[2]) ||
+  if (!good_pages(a.k_pages, a.q.dim[2]) || !good_pages(a.v_pages, a.q.dim[2]) ||
       a.k_pages.dim != a.v_pages.dim || a.k_pages.dtype != a.v_pages.dtype) {
     return invalid_argument("seg_attn: k_pages ", a.k_pages.describe(), ", v_pages ",
                             a.v_pages.describe(), " for q ", a.q.describe());
   }
-  const int rotary_dim = a.rope.rotary_dim;
-  if (rotary_dim < 0 || rotary_dim % 2 != 0 || rotary_dim > a.q.dim[2]) {
-    return invalid_argument("seg_attn: rotary_dim ", rotary_dim, " does not fit head dim ",
-                            a.q.dim[2]);
-  }
+  RK_RETURN_IF_ERROR(check_rotary("seg_attn", a.rope, a.q.dim[2]));
   const auto num_seqs = static_cast<int64_t>(a.q_begin.size()) - 1;
   if (num_seqs < 1 || a.q_begin[0] != 0 || a.q_begin[num_seqs] != a.q.dim[0] ||
       static_cast<int64_t>(a.q_pos.size()) != a.q.dim[0]) {
@@ -49,30 +41,6 @@ Status check_shapes(const SegAttnArgs& a) {
   if (num_heads == 0 || num_heads % num_seqs != 0 || a.q.dim[1] % (num_heads / num_seqs) != 0) {
     return invalid_argument("seg_attn: ", num_heads, " KV heads of ", num_seqs,
                             " sequences do not divide ", a.q.dim[1], " query heads");
-  }
-  return {};
-}
-
-// Every page that a run names exists, and every distance a query can turn by is in the tables.
-Status check_runs(const SegAttnArgs& a, const HeadRows& head, int64_t last_pos) {
-  const int64_t page_rows = a.k_pages.dim[1];
-  for (const Run& run : head.runs) {
-    if (run.row_begin >= run.row_end) continue;
-    const int64_t last = run.first_page + (run.row_end - 1) / page_rows - run.row_begin / page_rows;
-    if (run.row_begin < 0 || run.first_page < 0 ||
-        last >= static_cast<int64_t>(head.pages.size())) {
-      return invalid_argument("seg_attn: rows [", run.row_begin, ", ", run.row_end, ") from page ",
-                              run.first_page, " of ", head.pages.size());
-    }
-    for (int64_t p = run.first_page; p <= last; ++p) {
-      if (head.pages[p] < 0 || head.pages[p] >= a.k_pages.dim[0]) {
-        return invalid_argument("seg_attn: page ", head.pages[p], " of ", a.k_pages.dim[0]);
-      }
-    }
-    if (a.rope.rotary_dim > 0 && last_pos - run.offset >= a.rope.num_positions) {
-      return invalid_argument("seg_attn: position ", last_pos, " less offset ", run.offset,
-                              " is outside the table's ", a.rope.num_positions);
-    }
   }
   return {};
 }
@@ -94,8 +62,8 @@ Status check(const SegAttnArgs& a) {
     }
     if (a.q_begin[b] == a.q_begin[b + 1]) continue;
     for (int64_t g = 0; g < num_kv_heads; ++g) {
-      RK_RETURN_IF_ERROR(
-          check_runs(a, a.heads[b * num_kv_heads + g], a.q_pos[a.q_begin[b + 1] - 1]));
+      RK_RETURN_IF_ERROR(check_head_rows("seg_attn", a.heads[b * num_kv_heads + g], a.k_pages,
+                                         a.rope, a.q_pos[a.q_begin[b + 1] - 1]));
     }
   }
   return {};

@@ -130,9 +130,13 @@ void softmax(const Panel& panel, float* s, Vec* rescale, int begin, int end) {
   for (int j = 0; j < kVecs; ++j) vstore(panel.sum + j * kLanes, sum[j]);
 }
 
-template <int kVecs, int kDim>
-void attend_block(const AttnTile& tile, const Panel& panel, const Block<kKeys>& block,
-                  const float* kf, const float* vf, float* s) {
+struct KeyRange {
+  int begin, end;
+  bool all_see;  // every query of the panel sees all of them
+};
+
+// The keys of a block that some query of the panel may see, from a multiple of kStep on.
+inline KeyRange keys_seen(const AttnTile& tile, const Panel& panel, const Block<kKeys>& block) {
   const int32_t* pos = block.position;
   int begin = 0, end = block.num;
   while (end > 0 && pos[end - 1] > panel.last) --end;
@@ -140,14 +144,21 @@ void attend_block(const AttnTile& tile, const Panel& panel, const Block<kKeys>& 
   if (tile.window >= 0 && end > 0 && pos[0] >= tile.sink) {
     while (begin < end && pos[begin] <= behind) ++begin;
   }
-  if (begin >= end) return;
+  if (begin >= end) return {0, 0, false};
   begin = begin / kStep * kStep;
-  const bool all_see =
-      pos[end - 1] <= panel.first && (tile.window < 0 || pos[end - 1] < tile.sink ||
-                                      pos[begin] > int64_t{panel.last} - tile.window);
+  return {begin, end,
+          pos[end - 1] <= panel.first && (tile.window < 0 || pos[end - 1] < tile.sink ||
+                                          pos[begin] > int64_t{panel.last} - tile.window)};
+}
+
+template <int kVecs, int kDim>
+void attend_block(const AttnTile& tile, const Panel& panel, const Block<kKeys>& block,
+                  const float* kf, const float* vf, float* s) {
+  const auto [begin, end, all_see] = keys_seen(tile, panel, block);
+  if (begin >= end) return;
   Vec rescale[kVecs];
   scores<kVecs, kDim>(kf, panel.qt, s, begin, end, tile.dim);
-  if (!all_see) hide<kVecs>(panel, pos, tile.sink, s, begin, end);
+  if (!all_see) hide<kVecs>(panel, block.position, tile.sink, s, begin, end);
   softmax<kVecs>(panel, s, rescale, begin, end);
   weighted_sum<kVecs, kDim>(vf, s, rescale, panel.ot, begin, end, tile.dim);
 }
@@ -187,19 +198,13 @@ inline void turn_queries(const AttnTile& tile, Panel* panels, int num_panels, in
   }
 }
 
-inline void init_panel(const AttnTile& tile, Panel& panel, int first_lane, float*& scratch) {
+// Which positions its lanes see, from the panel's queries.
+inline void place_panel(const AttnTile& tile, Panel& panel, int first_lane, float*& scratch) {
   const int lanes = panel.num_vecs * kLanes, num_queries = tile.num_tokens * tile.group;
-  panel.qt = take_floats(scratch, int64_t{tile.dim} * lanes);
-  panel.ot = take_floats(scratch, int64_t{tile.dim} * lanes);
-  panel.max = take_floats(scratch, lanes);
-  panel.sum = take_floats(scratch, lanes);
   panel.position = reinterpret_cast<int32_t*>(take_floats(scratch, lanes));
   panel.window_begin = reinterpret_cast<int32_t*>(take_floats(scratch, lanes));
-  for (int64_t i = 0; i < int64_t{tile.dim} * lanes; ++i) panel.ot[i] = 0.0F;
   for (int lane = 0; lane < lanes; ++lane) {
     const int r = first_lane + lane;
-    panel.max[lane] = -__builtin_inff();
-    panel.sum[lane] = 0.0F;
     panel.position[lane] = r < num_queries ? tile.q_pos[r / tile.group] : kLowest;
     panel.window_begin[lane] =
         r < num_queries && tile.window >= 0 ? panel.position[lane] - tile.window : kLowest;
@@ -207,6 +212,20 @@ inline void init_panel(const AttnTile& tile, Panel& panel, int first_lane, float
   const int last = first_lane + lanes < num_queries ? first_lane + lanes - 1 : num_queries - 1;
   panel.first = panel.position[0];
   panel.last = tile.q_pos[last / tile.group];
+}
+
+inline void init_panel(const AttnTile& tile, Panel& panel, int first_lane, float*& scratch) {
+  const int lanes = panel.num_vecs * kLanes;
+  panel.qt = take_floats(scratch, int64_t{tile.dim} * lanes);
+  panel.ot = take_floats(scratch, int64_t{tile.dim} * lanes);
+  panel.max = take_floats(scratch, lanes);
+  panel.sum = take_floats(scratch, lanes);
+  place_panel(tile, panel, first_lane, scratch);
+  for (int64_t i = 0; i < int64_t{tile.dim} * lanes; ++i) panel.ot[i] = 0.0F;
+  for (int lane = 0; lane < lanes; ++lane) {
+    panel.max[lane] = -__builtin_inff();
+    panel.sum[lane] = 0.0F;
+  }
 }
 
 inline void write_panel(const AttnTile& tile, const Panel& panel, int first_lane) {

@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include "kernels/seg_attn/head_rows.h"
 #include "kernels/seg_attn/seg_attn_variants.h"
 
 namespace rk::kernels {
@@ -15,28 +16,6 @@ struct Seen {
   int64_t page, slot;
 };
 
-bool visible(int64_t position, int64_t q_pos, int64_t sink, int64_t window) {
-  if (position > q_pos) return false;
-  return window < 0 || position < sink || position > q_pos - window;
-}
-
-std::vector<double> rotated(const View& q, int64_t t, int64_t h, int64_t distance,
-                            const RopeView& rope) {
-  std::vector<double> out(q.dim[2]);
-  for (int64_t d = 0; d < q.dim[2]; ++d) out[d] = q.at(t, h, d);
-  const int64_t half = rope.rotary_dim / 2;
-  for (int64_t i = 0; i < half; ++i) {
-    const bool split = rope.pairs == RopePairs::kHalfSplit;
-    double& a = out[split ? i : 2 * i];
-    double& b = out[split ? i + half : 2 * i + 1];
-    const double cos = rope.cos[distance * half + i], sin = rope.sin[distance * half + i];
-    const double x = a, y = b;
-    a = x * cos - y * sin;
-    b = y * cos + x * sin;
-  }
-  return out;
-}
-
 void attend(const SegAttnArgs& a, int64_t b, int64_t t, int64_t h) {
   const int64_t num_kv_heads = static_cast<int64_t>(a.heads.size()) / (a.q_begin.size() - 1);
   const int64_t dim = a.q.dim[2], page_rows = a.k_pages.dim[1];
@@ -46,8 +25,8 @@ void attend(const SegAttnArgs& a, int64_t b, int64_t t, int64_t h) {
   for (const Run& run : head.runs) {
     std::vector<double> q;
     for (int64_t j = run.row_begin; j < run.row_end; ++j) {
-      if (!visible(run.offset + j, a.q_pos[t], head.sink, head.window)) continue;
-      if (q.empty()) q = rotated(a.q, t, h, int64_t{a.q_pos[t]} - run.offset, a.rope);
+      if (!row_visible(run.offset + j, a.q_pos[t], head.sink, head.window)) continue;
+      if (q.empty()) q = rotated_query(a.q, t, h, int64_t{a.q_pos[t]} - run.offset, a.rope);
       const int64_t page = head.pages[run.first_page + j / page_rows - run.row_begin / page_rows];
       const int64_t slot = j % page_rows;
       double dot = 0.0;
