@@ -63,9 +63,10 @@ __device__ inline void fence_proxy_async() {
 }
 
 /// Loads a word for the sake of the cache.
-__device__ inline void touch(const void* p) {
+__device__ inline uint32_t touch(const void* p) {
   uint32_t word;
   asm volatile("ld.global.b32 %0, [%1];" : "=r"(word) : "l"(p) : "memory");
+  return word;
 }
 
 /// Brings what lies there, if anything does, to the second-level cache.
