@@ -16,7 +16,6 @@ constexpr int kMaxLogprobs = 20;
 constexpr int kMaxChoices = 16;
 constexpr int kDefaultCompletionTokens = 16;  // as OpenAI's
 constexpr int kMaxInt = std::numeric_limits<int>::max();
-constexpr size_t kMaxText = size_t{1} << 30;  // the body's limit comes first
 
 void read_choices(JsonFields& fields, GenerateRequest& out) {
   fields.integer("n", 1, kMaxChoices, out.num_choices);
