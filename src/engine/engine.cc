@@ -15,6 +15,8 @@ namespace rk::engine {
 namespace {
 
 constexpr int kPageRows = 16;
+constexpr int64_t kCardReserveBytes = int64_t{1} << 30;  // cuBLASLt, the driver, graphs
+constexpr int64_t kLeastContext = 1024;
 constexpr int kHostStepRows = 128, kCardStepRows = 4096;
 
 }  // namespace
@@ -47,6 +49,10 @@ Status Engine::load_decoder(const Options& options, kv::IdentityBuilder& identit
   const int default_rows = options.device.is_cuda() ? kCardStepRows : kHostStepRows;
   decoder.max_step_rows = options.max_step_rows > 0 ? options.max_step_rows : default_rows;
   decoder.context_tokens = context_tokens_;
+  decoder.card_weights = options.card_weights;
+  if (options.device.is_cuda()) {
+    RK_RETURN_IF_ERROR(plan_card(options, files ? &*files : nullptr, config, decoder));
+  }
   identity.add("model", options.model).add("device", options.device.is_cuda() ? "cuda" : "cpu");
   if (options.random_shape) {
     RK_TRY(decoder_, model::Decoder::random(config, decoder));
@@ -102,25 +108,55 @@ Status Engine::load(const Options& options) {
   return {};
 }
 
+// Says what will lie on the card before anything is put there, and chooses the pool; with `fit` the
+// context too.
+Status Engine::plan_card(const Options& options, const model::WeightFiles* files,
+                         const model::ModelConfig& config, model::Decoder::Options& decoder) {
+  RK_TRY(const CardInfo card, open_card(options.device.index));
+  const int64_t column =
+      kv::PagePool::page_bytes({.head_dim = config.head_dim, .dtype = DType::kBf16}) *
+      config.num_layers * config.num_kv_heads;
+  const auto kv_bytes = [&](int64_t tokens) {
+    return (tokens + 2 * kPageRows) / kPageRows * column;
+  };
+  model::CardMemory memory = model::card_memory(files, config, decoder);
+  const auto room = [&] { return card.free_bytes - memory.total() - kCardReserveBytes; };
+  while (options.fit && context_tokens_ > kLeastContext && room() < kv_bytes(context_tokens_)) {
+    context_tokens_ = std::max(kLeastContext, context_tokens_ - context_tokens_ / 8);
+    decoder.context_tokens = context_tokens_;
+    memory = model::card_memory(files, config, decoder);
+  }
+  pool_bytes_ = options.kv_bytes > 0 ? options.kv_bytes
+                                     : std::min(4 * kv_bytes(context_tokens_), room() * 9 / 10);
+  if (pool_bytes_ < column || pool_bytes_ > room()) {
+    return exhausted(options.device.name(), ": ", memory.total() >> 20, " MiB for weights (",
+                     memory.weight_bytes >> 20, "), workspace and tables and ",
+                     std::max(pool_bytes_, column) >> 20, " MiB for KV wanted, ",
+                     card.free_bytes >> 20, " of ", card.total_bytes >> 20,
+                     " MiB free; try --fit, a smaller --kv-bytes or --card-weights fp8");
+  }
+  const std::string plan =
+      cat(card.name, ", ", card.free_bytes >> 20, " MiB free: weights ", memory.weight_bytes >> 20,
+          ", workspace ", memory.workspace_bytes >> 20, ", page tables ", memory.table_bytes >> 20,
+          ", KV ", pool_bytes_ >> 20, " MiB (", pool_bytes_ / column * kPageRows,
+          " tokens), context ", context_tokens_);
+  log::info("engine: ", plan);
+  if (options.on_memory_plan) options.on_memory_plan(plan);
+  return {};
+}
+
 Status Engine::create_pool(const Options& options) {
   kv::PagePool::Options pool;
   pool.page_rows = kPageRows;
   pool.head_dim = decoder_->config().head_dim;
   pool.memory = decoder_->kv_memory();
   pool.dtype = options.device.is_cuda() ? DType::kBf16 : options.kv_dtype;
-  int64_t have = available_memory_bytes();
-  if (options.device.is_cuda()) {
-    RK_TRY(const CardInfo card, open_card(options.device.index));
-    have = card.free_bytes;
-  }
   const int64_t context_bytes =
       pages_for(context_tokens_ + kPageRows) * kv::PagePool::page_bytes(pool);
-  pool.capacity_bytes =
-      options.kv_bytes > 0 ? options.kv_bytes : std::min(4 * context_bytes, have / 2);
-  if (pool.capacity_bytes > have && options.device.is_cuda()) {
-    return exhausted("KV pool: ", pool.capacity_bytes >> 20, " MiB wanted, ", have >> 20,
-                     " MiB of ", options.device.name(), " free beside the weights");
-  }
+  pool.capacity_bytes = options.kv_bytes > 0
+                            ? options.kv_bytes
+                            : std::min(4 * context_bytes, available_memory_bytes() / 2);
+  if (options.device.is_cuda()) pool.capacity_bytes = pool_bytes_;
   RK_TRY(pool_, kv::PagePool::create(pool));
   return {};
 }

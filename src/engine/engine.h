@@ -37,6 +37,10 @@ class Engine : public Runner {
     int64_t context_tokens = 0;      ///< 0: what the model was trained for
     int64_t kv_bytes = 0;            ///< pool; 0: room for four contexts, at most half of memory
                                      ///< (of a card: of what the weights leave)
+    model::CardWeights card_weights = model::CardWeights::kAuto;
+    bool fit = false;  ///< on a card: a shorter context where the model's does not fit
+    /// Told before anything is put on a card what will lie there: one line.
+    std::function<void(const std::string&)> on_memory_plan;
     /// Instead of `model`: random weights of this shape on a card, for speed.
     std::optional<model::ModelConfig> random_shape;
     int max_step_rows = 0;  ///< active rows per forward pass; 0: 256, on a card 4096
@@ -82,7 +86,10 @@ class Engine : public Runner {
   Status load(const Options& options);
   Status load_decoder(const Options& options, kv::IdentityBuilder& identity);
   Status load_plan(const Options& options);
+  Status plan_card(const Options& options, const model::WeightFiles* files,
+                   const model::ModelConfig& config, model::Decoder::Options& decoder);
   Status create_pool(const Options& options);
+  int64_t pool_bytes_ = 0;  ///< planned
   std::unique_ptr<kv::SequenceKv> new_sequence(bool all_global) const;
   std::string root_of(const Request& request) const;
   kv::Digest segment_key(const Request& request, std::span<const int32_t> context,

@@ -21,7 +21,9 @@ struct CommonFlags {
   std::string model = "smollm2";  ///< path, or a name that `pull` knows
   std::string plan;               ///< head plan JSON; empty: all heads global
   std::string device = "cpu";
-  int threads = 0;                                          ///< 0: the cores this process may use
+  std::string card_weights = "auto";  ///< how a card keeps the layers' matrices
+  bool fit = false;  ///< on a card: a shorter context where the model's does not fit
+  int threads = 0;   ///< 0: the cores this process may use
   std::map<std::string, std::string, std::less<>> kernels;  ///< op -> forced variant
   std::string kv_dtype = "f16";
   uint64_t seed = 0;
@@ -33,7 +35,7 @@ enum Uses : unsigned {
   kUsesNothing = 0,
   kUsesModel = 1,   ///< -m/--model
   kUsesPlan = 2,    ///< --plan
-  kUsesEngine = 4,  ///< --device, --threads, --kernel, --kv-dtype
+  kUsesEngine = 4,  ///< --device, --card-weights, --fit, --threads, --kernel, --kv-dtype
   kUsesSeed = 8,    ///< --seed
   kUsesJson = 16,   ///< --json
 };

@@ -27,6 +27,8 @@ struct ShapesFlags {
   int repeats = 3, steps = 16, boundary_rows = 32, step_rows = 0;
 };
 
+constexpr int64_t kLeadTokens = 16;
+
 /// What this card does at best, measured in the same run.
 struct Ceilings {
   double copy_bytes_per_s = 0, gemm_flops = 0;
@@ -97,16 +99,19 @@ double prefill_flops(const model::ModelConfig& c, double tokens) {
 
 Status print_ttft(const ShapesFlags& f, const CommonFlags& common, engine::Engine& engine,
                   int64_t length, const Ceilings& ceilings, json::array& rows) {
-  const int64_t documents = std::max<int64_t>(1, (length - f.question_tokens) / f.document_tokens);
+  // The prompt has `length` tokens: the last document takes what is left.
+  const int64_t document_rows = length - kLeadTokens - f.question_tokens;
+  const int64_t documents = std::max<int64_t>(1, document_rows / f.document_tokens);
   engine::Request request;
   request.boundary_rows = f.boundary_rows;
   request.max_tokens = 1;
   const int64_t vocab = engine.vocab_size();
-  request.spans.push_back({random_tokens(16, vocab, common.seed), false});
+  request.spans.push_back({random_tokens(kLeadTokens, vocab, common.seed), false});
   for (int64_t i = 0; i < documents; ++i) {
-    request.spans.push_back(
-        {random_tokens(f.document_tokens, vocab, common.seed + 10 + static_cast<uint64_t>(i)),
-         true});
+    const int64_t size =
+        i + 1 < documents ? f.document_tokens : document_rows - (documents - 1) * f.document_tokens;
+    const uint64_t seed = common.seed + 10 + static_cast<uint64_t>(i);
+    request.spans.push_back({random_tokens(std::max<int64_t>(size, 1), vocab, seed), true});
   }
   request.spans.push_back({random_tokens(f.question_tokens, vocab, common.seed + 1), false});
   double dense = 0;
@@ -154,6 +159,7 @@ Status print_decode(const ShapesFlags& f, const CommonFlags& common,
   options.device = device;
   options.max_step_rows = static_cast<int>(std::max<int64_t>(batch, 16));
   options.max_sequences = static_cast<int>(batch);
+  options.card_weights = card_weights(common);
   options.context_tokens = f.depth + f.steps + 64;
   RK_TRY(const auto decoder, model::Decoder::random(config, options));
   kv::PagePool::Options pool_options;
@@ -179,7 +185,8 @@ Status print_decode(const ShapesFlags& f, const CommonFlags& common,
   }
   std::vector<int32_t> token(static_cast<size_t>(batch), 7), position(static_cast<size_t>(batch)),
       wanted(static_cast<size_t>(batch));
-  std::vector<float> logits(static_cast<size_t>(batch * config.vocab_size));
+  const std::vector<kernels::SampleRow> greedy(static_cast<size_t>(batch));
+  model::StepSampling sampling{greedy, {}, token.data()};
   std::vector<double> times, host_times;
   kernels::Context ctx;
   for (int step = 0; step < f.steps; ++step) {
@@ -191,9 +198,8 @@ Status print_decode(const ShapesFlags& f, const CommonFlags& common,
       RK_RETURN_IF_ERROR(sequences[b]->prepare({&position[b], 1}));
       active.push_back({sequences[b].get(), {&token[b], 1}, {&position[b], 1}});
     }
-    const View out(logits.data(), DType::kF32, {batch, config.vocab_size});
     const double prepared_ms = now_ms() - begin;
-    RK_RETURN_IF_ERROR(decoder->forward({active, wanted, out}, ctx));
+    RK_RETURN_IF_ERROR(decoder->forward({active, wanted, View(), &sampling}, ctx));
     if (step < 3) continue;
     times.push_back(now_ms() - begin);
     host_times.push_back(prepared_ms + decoder->host_ms());
@@ -241,6 +247,10 @@ Status bench_shapes(const ShapesFlags& f, const CommonFlags& common) {
     options.device = device;
     options.random_shape = config;
     options.threads = common.threads;
+    options.card_weights = card_weights(common);
+    if (!common.json) {
+      options.on_memory_plan = [](const std::string& plan) { std::cout << plan << std::endl; };
+    }
     options.plan = common.plan;
     options.context_tokens = longest + 1024;
     options.max_step_rows = f.step_rows;

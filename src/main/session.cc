@@ -7,6 +7,7 @@
 
 #include <ctime>
 #include <fstream>
+#include <iostream>
 #include <iterator>
 
 #include "base/clock.h"
@@ -16,9 +17,17 @@
 
 namespace rk::cli {
 
+model::CardWeights card_weights(const CommonFlags& common) {
+  if (common.card_weights == "fp8") return model::CardWeights::kFp8;
+  return common.card_weights == "bf16" ? model::CardWeights::kBf16 : model::CardWeights::kAuto;
+}
+
 Result<engine::Engine::Options> engine_options(const CommonFlags& common, const std::string& path) {
   engine::Engine::Options options;
   RK_TRY(options.device, parse_device(common.device));
+  options.card_weights = card_weights(common);
+  options.fit = common.fit;
+  options.on_memory_plan = [](const std::string& plan) { std::cerr << plan << "\n"; };
   options.model = path;
   options.plan = common.plan;
   options.threads = common.threads;

@@ -16,6 +16,7 @@
 
 namespace rk::cli {
 
+model::CardWeights card_weights(const CommonFlags& common);
 /// Errors: kInvalidArgument for a bad flag.
 Result<engine::Engine::Options> engine_options(const CommonFlags& common, const std::string& path);
 

@@ -1,6 +1,8 @@
 // What the decoders of all devices share.
 #include "model/decoder.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "model/decoder_devices.h"
 
@@ -41,6 +43,9 @@ Result<Decoder::Rows> Decoder::flatten(const StepInput& step) const {
     return invalid_argument("step: logits of ", step.logits_rows.size(), " rows, ",
                             max_logits_rows(), " fit");
   }
+  if (step.scores != nullptr && step.sequences.size() != 1) {
+    return invalid_argument("step: scores of ", step.sequences.size(), " sequences, 1 wanted");
+  }
   for (int64_t t = 0; t < rows.size(); ++t) {
     const int32_t id = rows.tokens[static_cast<size_t>(t)];
     if (id < 0 || id >= config_.vocab_size) {
@@ -55,6 +60,60 @@ Result<Decoder::Rows> Decoder::flatten(const StepInput& step) const {
     index += s.positions.size();
   }
   return rows;
+}
+
+namespace {
+
+// Bytes of a matrix on a card: see kernels/gemm/gemm_cuda.h.
+int64_t matrix_bytes(const WeightFiles* files, const std::string& name, int64_t n, int64_t k,
+                     CardWeights weights, bool is_layer) {
+  if (weights == CardWeights::kFp8 && is_layer) return n * k;
+  if (files == nullptr || weights == CardWeights::kBf16) return 2 * n * k;
+  const auto view = files->tensor(name, {n, k});
+  if (!view.ok() || dtype_info(view.value().dtype).block_elems == 1) return 2 * n * k;
+  switch (view.value().dtype) {
+    case DType::kQ4_0:
+    case DType::kQ4_1:
+    case DType::kQ4_K:
+      return n * k * 5 / 8;
+    default:
+      return n * k * 9 / 8;
+  }
+}
+
+}  // namespace
+
+CardMemory card_memory(const WeightFiles* files, const ModelConfig& c,
+                       const Decoder::Options& options) {
+  CardMemory out;
+  const int64_t q = int64_t{c.num_heads} * c.head_dim, kv = int64_t{c.num_kv_heads} * c.head_dim;
+  const auto add = [&](const std::string& name, int64_t n, int64_t k, bool is_layer) {
+    out.weight_bytes += matrix_bytes(files, name, n, k, options.card_weights, is_layer);
+  };
+  add("token_embd.weight", c.vocab_size, c.hidden, false);
+  if (!c.tied_embeddings && (files == nullptr || files->has("output.weight"))) {
+    add("output.weight", c.vocab_size, c.hidden, false);
+  }
+  for (int l = 0; l < c.num_layers; ++l) {
+    const std::string prefix = cat("blk.", l, ".");
+    add(prefix + "attn_q.weight", q, c.hidden, true);
+    add(prefix + "attn_k.weight", kv, c.hidden, true);
+    add(prefix + "attn_v.weight", kv, c.hidden, true);
+    add(prefix + "attn_output.weight", c.hidden, q, true);
+    add(prefix + "ffn_gate.weight", c.ffn, c.hidden, true);
+    add(prefix + "ffn_up.weight", c.ffn, c.hidden, true);
+    add(prefix + "ffn_down.weight", c.hidden, c.ffn, true);
+  }
+  const int64_t rows = options.max_step_rows, logits = std::min<int64_t>(rows, kMaxCardLogitsRows);
+  out.workspace_bytes = rows * (4 * c.hidden + 2 * (c.hidden + 2 * q + 2 * kv + 3 * c.ffn)) +
+                        logits * (4 * c.hidden + 2 * q + 4 * c.vocab_size) +
+                        int64_t{kMaxCardParts} * 128 * (c.head_dim + 1) * 4 + (int64_t{80} << 20);
+  if (options.card_weights == CardWeights::kFp8) out.workspace_bytes += rows * std::max(c.ffn, q);
+  const int64_t context = options.context_tokens > 0 ? options.context_tokens : c.context_tokens;
+  const int64_t list =
+      options.max_list_pages > 0 ? options.max_list_pages : card_list_pages(context);
+  out.table_bytes = options.max_sequences * int64_t{c.num_layers} * c.num_kv_heads * list * 4;
+  return out;
 }
 
 int64_t estimate_memory_bytes(const WeightFiles& files, const ModelConfig& config,

@@ -34,13 +34,25 @@ struct StepSampling {
   int32_t* tokens = nullptr;  ///< [logits_rows.size()] out, host memory; -1: no logit is finite
 };
 
+/// Where a step leaves how much its later rows looked at each row (kernels/attn_mass): the sum of
+/// attention weights over those rows, all layers and all heads, by position of the only sequence.
+struct ScoreSink {
+  int32_t first_query = 0;  ///< rows at this position and later count
+  std::span<double> mass;   ///< added to; covers every position of the sequence
+};
+
 struct StepInput {
   std::span<const StepSequence> sequences;
   /// Rows (of the concatenated active rows, ascending) whose logits are wanted.
   std::span<const int32_t> logits_rows;
   View logits;  ///< [logits_rows.size(), vocab] f32 out, in host memory; empty with `sampling`
   const StepSampling* sampling = nullptr;  ///< only where can_sample()
+  const ScoreSink* scores = nullptr;       ///< null: not wanted, and costs nothing
 };
+
+/// How a card keeps the layers' matrices. kAuto: as the file has them, quantised ones in the least
+/// form that loses nothing.
+enum class CardWeights : uint8_t { kAuto, kBf16, kFp8 };
 
 class Decoder {
  public:
@@ -51,6 +63,7 @@ class Decoder {
     int max_sequences = 1;     ///< sequences of one step; a card keeps a page table for each
     int max_list_pages = 0;    ///< entries of one head's page list; 0: what the context needs
     uint64_t random_seed = 0;  ///< of random()
+    CardWeights card_weights = CardWeights::kAuto;
   };
   /// Loads all weights in the form the device computes with. Errors: those of the files and the
   /// device; kUnimplemented for unknown families.
@@ -64,7 +77,8 @@ class Decoder {
   Decoder& operator=(const Decoder&) = delete;
 
   /// One forward pass: writes K and V of every active row into its sequence, fills the logits.
-  /// Errors: kInvalidArgument for a token id outside the vocabulary or too many rows; kInternal
+  /// Errors: kInvalidArgument for a token id outside the vocabulary or too many rows, or scores of
+  /// several sequences; kUnimplemented for scores on a card; kInternal
   /// where a card failed: nothing it computes afterwards may be used.
   virtual Status forward(const StepInput& step, kernels::Context& ctx) = 0;
 
@@ -100,6 +114,16 @@ class Decoder {
   const Family& family_;
   int64_t weight_bytes_ = 0;
 };
+
+/// What a card will hold before the KV pool, by the numbers alone.
+struct CardMemory {
+  int64_t weight_bytes = 0, workspace_bytes = 0;
+  int64_t table_bytes = 0;  ///< page tables of options.max_sequences sequences
+  int64_t total() const { return weight_bytes + workspace_bytes + table_bytes; }
+};
+/// `files` may be null (random weights: bf16). Pure but for reading the files' directory.
+CardMemory card_memory(const WeightFiles* files, const ModelConfig& config,
+                       const Decoder::Options& options);
 
 /// Bytes the weights will take once packed, and the workspace, before anything is loaded.
 int64_t estimate_memory_bytes(const WeightFiles& files, const ModelConfig& config,

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "kernels/attn_mass/attn_mass.h"
 #include "kernels/gemm/gemm.h"
 #include "kernels/kv_copy/kv_copy.h"
 #include "kernels/norm/norm.h"
@@ -55,6 +56,8 @@ class CpuDecoder : public Decoder {
                                                       std::span<const View> parts,
                                                       kernels::Context& ctx);
   Status carve_workspace();
+  /// What of `attn`, a layer's attention over all rows of the step, the sink wants; needs its lse.
+  Status add_scores(const kernels::SegAttnArgs& attn, const ScoreSink& sink, kernels::Context& ctx);
   Status run_layer(int index, const Rows& rows, int64_t& num_rows, const StepInput& step,
                    kernels::Context& ctx);
 
@@ -67,6 +70,7 @@ class CpuDecoder : public Decoder {
   View x_, normed_, qkv_, attended_, gate_up_;  // [max_step_rows, ...] f32
   std::vector<int64_t> slots_;
   std::vector<kernels::HeadRows> heads_;
+  std::vector<float> lse_;  // [max_step_rows, heads] once scores were asked for
 };
 
 Result<std::unique_ptr<kernels::PackedWeight>> CpuDecoder::pack(const WeightFiles& files,
@@ -153,6 +157,23 @@ Status CpuDecoder::carve_workspace() {
   return {};
 }
 
+Status CpuDecoder::add_scores(const kernels::SegAttnArgs& attn, const ScoreSink& sink,
+                              kernels::Context& ctx) {
+  const auto first =
+      std::lower_bound(attn.q_pos.begin(), attn.q_pos.end(), sink.first_query) - attn.q_pos.begin();
+  const int64_t num_rows = attn.q.dim[0];
+  if (first == num_rows) return {};
+  return kernels::attn_mass({.q = attn.q.rows(first, num_rows),
+                             .k_pages = attn.k_pages,
+                             .q_pos = attn.q_pos.subspan(static_cast<size_t>(first)),
+                             .heads = attn.heads,
+                             .rope = attn.rope,
+                             .scale = attn.scale,
+                             .lse = attn.lse.rows(first, num_rows),
+                             .mass = sink.mass},
+                            ctx);
+}
+
 // x_ [T, hidden] holds the residual of the active rows and is updated in place. After K and V of
 // the last layer are stored only rows with logits matter: `num_rows` shrinks to them.
 Status CpuDecoder::run_layer(int index, const Rows& rows, int64_t& num_rows, const StepInput& step,
@@ -194,9 +215,26 @@ Status CpuDecoder::run_layer(int index, const Rows& rows, int64_t& num_rows, con
        std::span<const int64_t>(slots_.data(), static_cast<size_t>(num_rows * c.num_kv_heads))},
       ctx));
 
-  std::span<const int32_t> q_pos = rows.positions, q_begin = rows.q_begin;
+  kernels::SegAttnArgs attn;
+  attn.q = q;
+  attn.k_pages = k_pages;
+  attn.v_pages = v_pages;
+  attn.q_pos = rows.positions;
+  attn.q_begin = rows.q_begin;
+  attn.heads = heads_;
+  attn.rope = rope_->view();
+  attn.scale = 1.0F / std::sqrt(static_cast<float>(c.head_dim));
+  attn.o = View(attended_.data, DType::kF32, {num_rows, c.num_heads, c.head_dim});
+  if (step.scores != nullptr) {
+    attn.lse = View(lse_.data(), DType::kF32, {num_rows, c.num_heads});
+  }
   std::vector<int32_t> last_pos, last_begin;
   if (index + 1 == c.num_layers) {
+    if (step.scores != nullptr) {  // of rows that need nothing else of this layer
+      RK_RETURN_IF_ERROR(kernels::seg_attn(attn, ctx));
+      RK_RETURN_IF_ERROR(add_scores(attn, *step.scores, ctx));
+      attn.lse = View();
+    }
     if (step.logits_rows.empty()) {
       num_rows = 0;
       return {};
@@ -211,25 +249,16 @@ Status CpuDecoder::run_layer(int index, const Rows& rows, int64_t& num_rows, con
       for (size_t b = 1; b < last_begin.size(); ++b) last_begin[b] += row < rows.q_begin[b] ? 1 : 0;
     }
     num_rows = kept;
-    q_pos = last_pos;
-    q_begin = last_begin;
     x = x_.rows(0, num_rows);
     normed = View(normed_.data, DType::kF32, {num_rows, c.hidden});
-    q = heads_of(qkv, num_rows, 0, c.num_heads, c.head_dim);
+    attn.q = heads_of(qkv, num_rows, 0, c.num_heads, c.head_dim);
+    attn.o = View(attended_.data, DType::kF32, {num_rows, c.num_heads, c.head_dim});
+    attn.q_pos = last_pos;
+    attn.q_begin = last_begin;
   }
 
-  const View attended(attended_.data, DType::kF32, {num_rows, c.num_heads, c.head_dim});
-  kernels::SegAttnArgs attn;
-  attn.q = q;
-  attn.k_pages = k_pages;
-  attn.v_pages = v_pages;
-  attn.q_pos = q_pos;
-  attn.q_begin = q_begin;
-  attn.heads = heads_;
-  attn.rope = rope_->view();
-  attn.scale = 1.0F / std::sqrt(static_cast<float>(c.head_dim));
-  attn.o = attended;
   RK_RETURN_IF_ERROR(kernels::seg_attn(attn, ctx));
+  if (!attn.lse.empty()) RK_RETURN_IF_ERROR(add_scores(attn, *step.scores, ctx));
   const View flat(attended_.data, DType::kF32, {num_rows, q_width});
   RK_RETURN_IF_ERROR(
       kernels::gemm({flat, w.o.get(), w.o_bias.empty() ? kNone : as_view(w.o_bias), x, true}, ctx));
@@ -246,6 +275,7 @@ Status CpuDecoder::run_layer(int index, const Rows& rows, int64_t& num_rows, con
 Status CpuDecoder::forward(const StepInput& step, kernels::Context& ctx) {
   RK_TRY(const Rows rows, flatten(step));
   if (rows.size() == 0) return {};
+  if (step.scores != nullptr) lse_.resize(static_cast<size_t>(max_step_rows() * config_.num_heads));
   for (int64_t t = 0; t < rows.size(); ++t) {
     kernels::unpack_row(*embedding_, rows.tokens[static_cast<size_t>(t)], x_.row<float>(t));
   }

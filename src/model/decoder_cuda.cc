@@ -20,9 +20,6 @@ namespace rk::model {
 namespace {
 
 constexpr View kNone;
-constexpr int kMaxLogitsRows = 512;
-constexpr int kMaxParts = 2048;
-constexpr int kPageRows = 16;
 constexpr size_t kMaxRecorded = 16;
 // Decode steps leave room for items, merges and runs to become more.
 constexpr int kDecodeGrain = 256;
@@ -37,7 +34,7 @@ class CudaDecoder : public Decoder {
   }
   Status load(const WeightFiles* files);
   Status forward(const StepInput& step, kernels::Context& ctx) override;
-  int max_logits_rows() const override { return std::min(kMaxLogitsRows, max_step_rows()); }
+  int max_logits_rows() const override { return std::min(kMaxCardLogitsRows, max_step_rows()); }
   bool can_sample() const override { return true; }
   double host_ms() const override { return host_ms_; }
   int64_t workspace_bytes() const override {
@@ -87,7 +84,7 @@ class CudaDecoder : public Decoder {
   using Parts = std::initializer_list<Part>;
   Status load_layer(Source& source, int index);
   /// Matrices [size, k] one below the other; random ones keep the size of what passes through.
-  Result<Weight> matrix(Source& source, Parts parts, int64_t k);
+  Result<Weight> matrix(Source& source, Parts parts, int64_t k, CardWeights weights);
   /// f32 vectors one behind the other; `otherwise` where there are no files.
   Result<Buffer> vector(Source& source, Parts parts, float otherwise);
   Result<Buffer> to_card(std::span<const float> values);
@@ -148,13 +145,16 @@ Result<Buffer> CudaDecoder::vector(Source& source, Parts parts, float otherwise)
   return to_card(values);
 }
 
-Result<CudaDecoder::Weight> CudaDecoder::matrix(Source& source, Parts parts, int64_t k) {
+Result<CudaDecoder::Weight> CudaDecoder::matrix(Source& source, Parts parts, int64_t k,
+                                                CardWeights weights) {
   Weight weight;
+  auto form =
+      weights == CardWeights::kFp8 ? kernels::CudaWeightForm::kFp8 : kernels::CudaWeightForm::kBf16;
   if (source.files == nullptr) {
     int64_t n = 0;
     for (const Part& part : parts) n += part.size;
     const float deviation = 1.0F / std::sqrt(static_cast<float>(k));
-    RK_TRY(weight, gemm_->random(n, k, kernels::CudaWeightForm::kBf16, ++source.seed, deviation));
+    RK_TRY(weight, gemm_->random(n, k, form, ++source.seed, deviation));
   } else {
     std::vector<View> views;
     for (const Part& part : parts) {
@@ -162,10 +162,11 @@ Result<CudaDecoder::Weight> CudaDecoder::matrix(Source& source, Parts parts, int
       views.push_back(view);
     }
     // Quantised parts keep the least form that loses nothing.
-    const bool compact =
-        std::ranges::any_of(views, [](const View& v) { return quantised(v.dtype); });
-    RK_TRY(weight, gemm_->upload(views, compact ? kernels::CudaWeightForm::kInt4G32
-                                                : kernels::CudaWeightForm::kBf16));
+    if (weights == CardWeights::kAuto &&
+        std::ranges::any_of(views, [](const View& v) { return quantised(v.dtype); })) {
+      form = kernels::CudaWeightForm::kInt4G32;
+    }
+    RK_TRY(weight, gemm_->upload(views, form));
     for (const View& view : views) source.files->forget(view);
   }
   weight_bytes_ += weight->num_bytes();
@@ -177,13 +178,14 @@ Status CudaDecoder::load_layer(Source& source, int index) {
   Layer& layer = layers_[static_cast<size_t>(index)];
   source.prefix = cat("blk.", index, ".");
   const int64_t q = q_width(), kv = kv_width();
+  const CardWeights weights = options_.card_weights;
   RK_TRY(layer.qkv,
          matrix(source, {{"attn_q.weight", q}, {"attn_k.weight", kv}, {"attn_v.weight", kv}},
-                c.hidden));
-  RK_TRY(layer.o, matrix(source, {{"attn_output.weight", c.hidden}}, q));
+                c.hidden, weights));
+  RK_TRY(layer.o, matrix(source, {{"attn_output.weight", c.hidden}}, q, weights));
   RK_TRY(layer.gate_up,
-         matrix(source, {{"ffn_gate.weight", c.ffn}, {"ffn_up.weight", c.ffn}}, c.hidden));
-  RK_TRY(layer.down, matrix(source, {{"ffn_down.weight", c.hidden}}, c.ffn));
+         matrix(source, {{"ffn_gate.weight", c.ffn}, {"ffn_up.weight", c.ffn}}, c.hidden, weights));
+  RK_TRY(layer.down, matrix(source, {{"ffn_down.weight", c.hidden}}, c.ffn, weights));
   RK_TRY(layer.attn_norm, vector(source, {{"attn_norm.weight", c.hidden}}, 1));
   RK_TRY(layer.ffn_norm, vector(source, {{"ffn_norm.weight", c.hidden}}, 1));
   if (family_.qkv_bias || c.qkv_bias) {
@@ -216,11 +218,16 @@ Status CudaDecoder::load(const WeightFiles* files) {
           c.hidden * std::max({c.vocab_size, 2 * c.ffn, q_width() + 2 * kv_width()});
     }
   }
+  if (options_.card_weights == CardWeights::kFp8) {
+    gemm.fp8_elements = max_step_rows() * std::max({c.hidden, q_width(), c.ffn});
+  }
   RK_TRY(gemm_, kernels::GemmCuda::create(gemm, stream_));
   Source source{files, options_.random_seed, ""};
-  RK_TRY(embedding_, matrix(source, {{"token_embd.weight", c.vocab_size}}, c.hidden));
+  const bool fp8 = options_.card_weights == CardWeights::kFp8;
+  const CardWeights table = fp8 ? CardWeights::kAuto : options_.card_weights;  // the vocabulary's
+  RK_TRY(embedding_, matrix(source, {{"token_embd.weight", c.vocab_size}}, c.hidden, table));
   if (files == nullptr ? !c.tied_embeddings : files->has("output.weight") && !c.tied_embeddings) {
-    RK_TRY(output_, matrix(source, {{"output.weight", c.vocab_size}}, c.hidden));
+    RK_TRY(output_, matrix(source, {{"output.weight", c.vocab_size}}, c.hidden, table));
   }
   RK_TRY(output_norm_, vector(source, {{"output_norm.weight", c.hidden}}, 1));
   layers_.resize(static_cast<size_t>(c.num_layers));
@@ -273,16 +280,15 @@ Status CudaDecoder::carve_workspace() {
   tokens_ = reinterpret_cast<int32_t*>(next);
   next_item_ = reinterpret_cast<int32_t*>(next + token_bytes);
   RK_RETURN_IF_ERROR(zero_on_card(next_item_, 256, stream_));
-  const int64_t part_rows = int64_t{kMaxParts} * kernels::kSegAttnTileRows;
+  const int64_t part_rows = int64_t{kMaxCardParts} * kernels::kSegAttnTileRows;
   RK_TRY(parts_, Buffer::allocate(part_rows * (c.head_dim + 1) * 4, Memory::kCard));
   part_o_ = parts_.as<float>();
   part_lse_ = part_o_ + part_rows * c.head_dim;
   RK_TRY(logits_pinned_, Buffer::allocate(last * c.vocab_size * 4, Memory::kPinned));
   RK_TRY(arena_, CardArena::create(kArenaBytes, stream_));
-  const int64_t pages = (context_tokens() + kPageRows - 1) / kPageRows;
-  // Every span begins on a page of its own: room for many short documents.
-  const int list =
-      options_.max_list_pages > 0 ? options_.max_list_pages : static_cast<int>(2 * pages + 64);
+  const int list = options_.max_list_pages > 0
+                       ? options_.max_list_pages
+                       : static_cast<int>(card_list_pages(context_tokens()));
   RK_TRY(tables_, CardTables::create({options_.max_sequences, c.num_layers * c.num_kv_heads, list},
                                      stream_));
   return sync_stream(stream_);
@@ -382,7 +388,7 @@ Status CudaDecoder::stage(const StepInput& input, const Rows& rows, Step& step) 
   plan.num_heads = config_.num_heads;
   plan.num_kv_heads = config_.num_kv_heads;
   plan.num_sms = card_.num_sms;
-  plan.max_parts = kMaxParts;
+  plan.max_parts = kMaxCardParts;
   if (input.sampling != nullptr) {
     const auto& sampling = *input.sampling;
     RK_TRY(step.sample_rows, arena_.add(sampling.rows));
@@ -543,6 +549,9 @@ Status CudaDecoder::hand_back(const StepInput& input) {
 }
 
 Status CudaDecoder::forward(const StepInput& input, kernels::Context&) {
+  if (input.scores != nullptr) {
+    return unimplemented("attention scores (mode 'selective') are not built for cards yet");
+  }
   const double begin_ms = now_ms();
   RK_TRY(const Rows rows, flatten(input));
   if (rows.size() == 0) return {};

@@ -7,6 +7,15 @@
 
 namespace rk::model {
 
+// What a card's workspace is cut for.
+inline constexpr int kMaxCardLogitsRows = 512;
+inline constexpr int kMaxCardParts = 2048;  ///< split parts of one attention call
+/// Entries of a head's page list: every span begins on a page of its own, so there is room for many
+/// short documents.
+inline int64_t card_list_pages(int64_t context_tokens) {
+  return 2 * ((context_tokens + 15) / 16) + 64;
+}
+
 struct LoadArgs {
   const WeightFiles* files;  ///< null: random weights
   const ModelConfig& config;
