@@ -201,8 +201,9 @@ TEST_F(PrefixTreeTest, AgreesWithASetOfPrefixes) {
         ASSERT_GE(gone, std::min(asked, before));
         int64_t left = 0;  // what is left is what the tree says, and closed under prefixes
         for (auto& [name, prefixes] : stored) {
+          const auto& root = name;  // clang captures no structured binding
           std::erase_if(prefixes, [&](const auto& p) {
-            return tree_.peek(name, p.first).num_tokens < static_cast<int64_t>(p.first.size());
+            return tree_.peek(root, p.first).num_tokens < static_cast<int64_t>(p.first.size());
           });
           left += static_cast<int64_t>(prefixes.size());
         }

@@ -22,7 +22,6 @@ SequenceKv::SequenceKv(PagePool& pool, int num_layers, int num_kv_heads,
                        std::vector<Visible> visible)
     : serial_(next_serial()),
       pool_(pool),
-      num_layers_(num_layers),
       num_kv_heads_(num_kv_heads),
       page_rows_(pool.page_rows()),
       visible_(std::move(visible)),

@@ -120,7 +120,7 @@ class SequenceKv {
 
   uint64_t serial_;
   PagePool& pool_;
-  int num_layers_, num_kv_heads_, page_rows_;
+  int num_kv_heads_, page_rows_;
   std::vector<Visible> visible_;
   std::vector<Piece> pieces_;
   mutable std::vector<Head> heads_;  ///< their runs are made on demand
