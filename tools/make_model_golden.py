@@ -7,10 +7,13 @@ tokens[num_tokens], positions[num_positions]; float32 logprobs[num_positions, vo
 prompt, dense; then the prompt that splices documents: int32 doc_tokens[num_docs], every document
 computed alone (no lead), the rest of the tokens as the question; float32 logprobs[num_answers,
 vocab] of its last rows. Needs torch and transformers.
+
+usage: make_model_golden.py [NAME...]   (default: all)
 """
 import json
 import pathlib
 import struct
+import sys
 
 import numpy as np
 import torch
@@ -33,6 +36,10 @@ MODELS = {
     "mistral_window": (MistralForCausalLM, MistralConfig(**small, sliding_window=100)),
     "qwen2": (Qwen2ForCausalLM, Qwen2Config(**small, tie_word_embeddings=True)),
     "qwen3": (Qwen3ForCausalLM, Qwen3Config(**small, head_dim=16)),
+    "llama_linear": (LlamaForCausalLM, LlamaConfig(**small, rope_parameters=dict(
+        rope_type="linear", rope_theta=10000.0, factor=3.0))),
+    "qwen2_yarn": (Qwen2ForCausalLM, Qwen2Config(**small, rope_parameters=dict(
+        rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=256))),
 }
 
 
@@ -72,6 +79,8 @@ def spliced(model, tokens):
 
 root = pathlib.Path(__file__).parent.parent / "tests/golden/models"
 for index, (name, (cls, config)) in enumerate(MODELS.items()):
+    if len(sys.argv) > 1 and name not in sys.argv[1:]:
+        continue
     torch.manual_seed(100 + index)
     model = cls(config).float().eval()
     randomise(model)

@@ -1,4 +1,3 @@
-#include <dlfcn.h>
 #include <unistd.h>
 
 #include <boost/json.hpp>
@@ -9,12 +8,14 @@
 
 #include "base/cpu.h"
 #include "base/thread_pool.h"
+#include "kernels/gemm/gemm_cuda.h"
 #include "main/cli.h"
 #include "main/download.h"
 #include "main/output.h"
 #include "main/pull.h"
 #include "main/version.h"
 #include "tensor/buffer.h"
+#include "tensor/device.h"
 
 namespace rk::cli {
 namespace {
@@ -26,27 +27,36 @@ struct Finding {
   std::string name, value, advice;  ///< advice: what is missing and how to get it, or empty
 };
 
-/// What the NVIDIA driver says, where there is one. The driver is found at run time only.
-std::string gpu_text() {
-  void* lib = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-  if (lib == nullptr) return "no driver (libcuda.so.1)";
-  const auto init = reinterpret_cast<int (*)(unsigned)>(dlsym(lib, "cuInit"));
-  const auto count = reinterpret_cast<int (*)(int*)>(dlsym(lib, "cuDeviceGetCount"));
-  const auto name = reinterpret_cast<int (*)(char*, int, int)>(dlsym(lib, "cuDeviceGetName"));
-  int devices = 0;
-  std::string text;
-  if (init == nullptr || count == nullptr || name == nullptr) {
-    text = "a driver without the calls we know";
-  } else if (init(0) != 0 || count(&devices) != 0 || devices == 0) {
-    text = "a driver, and no usable device";
-  } else {
-    for (int i = 0; i < devices && i < 64; ++i) {
-      char device[128] = "";
-      if (name(device, sizeof device - 1, i) == 0) text += cat(text.empty() ? "" : ", ", device);
+/// The cards this build can use, or why it cannot.
+Finding cards() {
+  Finding f{"gpu", "", ""};
+  const int count = num_cards();
+  for (int i = 0; i < count; ++i) {
+    const Result<CardInfo> card = open_card(i);
+    if (!card.ok()) {
+      f.advice = card.status().message();
+      continue;
     }
+    f.value += cat(f.value.empty() ? "" : ", ", "cuda:", i, " ", card->name,
+                   ", compute capability ", card->major, ".", card->minor, ", ",
+                   human_bytes(card->free_bytes), " of ", human_bytes(card->total_bytes), " free");
   }
-  dlclose(lib);
-  return text;
+  if (count == 0) {
+    f.value = "none";
+    f.advice = open_card(0).status().message();
+  }
+  return f;
+}
+
+Finding gpu_library() {
+  Finding f{"cuBLASLt", "", ""};
+  if (num_cards() == 0) return {"cuBLASLt", "not looked for", ""};
+  const Result<Stream> stream = create_stream();
+  const Status status =
+      stream.ok() ? kernels::GemmCuda::create({}, stream.value()).status() : stream.status();
+  f.value = status.ok() ? "found" : "not usable";
+  if (!status.ok()) f.advice = status.message();
+  return f;
 }
 
 bool on_path(const std::string& program) {
@@ -105,8 +115,9 @@ Status doctor(const CommonFlags& common) {
       cpu(),
       {"cpu features", cpu_feature_names(), ""},
       memory(),
-      {"gpu", gpu_text(), ""},
-      {"used", "cpu (this version has no GPU kernels)", ""},
+      cards(),
+      gpu_library(),
+      {"used", num_cards() > 0 ? "cpu; with --device cuda the card" : "cpu", ""},
       pip(),
       storage(),
       models(common.model),

@@ -71,8 +71,9 @@ struct FakeEngineState {
   std::atomic<int> token_ms{0};                        ///< time per token
   std::atomic<bool> endless{false};                    ///< the answer starts again at its end
   std::atomic<int> runs{0}, cancelled{0};
-  engine::Request last;     ///< of the newest run; read when nothing runs
-  std::string last_prompt;  ///< its ids as text, spans joined by '|'
+  std::atomic<bool> broken{false};  ///< its device failed
+  engine::Request last;             ///< of the newest run; read when nothing runs
+  std::string last_prompt;          ///< its ids as text, spans joined by '|'
   std::set<std::vector<int32_t>> documents;
   bool remembers = true;           ///< documents seen are hits later
   std::string fail_word = "FAIL";  ///< a prompt with it fails; empty: none does
@@ -92,6 +93,9 @@ class FakeRunner : public engine::Runner {
   }
   int64_t context_tokens() const override { return 4096; }
   int64_t vocab_size() const override { return 259; }
+  Status health() const override {
+    return state_.broken ? unavailable("the fake card fell off the bus") : Status();
+  }
 
   void run(const engine::Request& request, double queue_ms, engine::Listener& listener) override {
     ++state_.runs;

@@ -122,10 +122,15 @@ void OpenAi::handle(HttpRequest request, std::shared_ptr<Responder> responder) {
 }
 
 HttpReply OpenAi::health(const HttpRequest& request) {
-  return json_page(request, 200, "{\"status\":\"ok\"}");
+  const Status status = service_.runner().health();
+  if (status.ok()) return json_page(request, 200, "{\"status\":\"ok\"}");
+  HttpReply reply = error_reply({503, status.message(), "", "unhealthy"});
+  reply.headers.emplace_back("X-Request-Id", request_id(request));
+  return reply;
 }
 
 HttpReply OpenAi::ready(const HttpRequest& request) {
+  if (!service_.runner().health().ok()) return health(request);
   if (!draining_) return json_page(request, 200, "{\"status\":\"ready\"}");
   HttpReply reply = error_reply({503, "the server is shutting down", "", "unavailable"});
   reply.headers.emplace_back("X-Request-Id", request_id(request));

@@ -92,16 +92,16 @@ class Parity : public testing::TestWithParam<Case> {
   std::unique_ptr<Engine> engine_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Models, Parity,
-                         testing::Values(Case{"llama", ""}, Case{"llama", "ref"},
-                                         Case{"mistral", ""}, Case{"mistral", "ref"},
-                                         Case{"mistral_window", ""}, Case{"mistral_window", "ref"},
-                                         Case{"qwen2", ""}, Case{"qwen2", "ref"}, Case{"qwen3", ""},
-                                         Case{"qwen3", "ref"}),
-                         [](const auto& info) {
-                           return std::string(info.param.folder) +
-                                  (*info.param.gemm != '\0' ? "_reference" : "");
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Models, Parity,
+    testing::Values(Case{"llama", ""}, Case{"llama", "ref"}, Case{"mistral", ""},
+                    Case{"mistral", "ref"}, Case{"mistral_window", ""},
+                    Case{"mistral_window", "ref"}, Case{"qwen2", ""}, Case{"qwen2", "ref"},
+                    Case{"qwen3", ""}, Case{"qwen3", "ref"}, Case{"llama_linear", ""},
+                    Case{"llama_linear", "ref"}, Case{"qwen2_yarn", ""}, Case{"qwen2_yarn", "ref"}),
+    [](const auto& info) {
+      return std::string(info.param.folder) + (*info.param.gemm != '\0' ? "_reference" : "");
+    });
 
 TEST_P(Parity, DenseLogProbabilities) {
   Request request;

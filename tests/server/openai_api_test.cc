@@ -147,6 +147,14 @@ TEST_F(ServerTest, SamplingAndModeReachTheEngine) {
   EXPECT_EQ(r.mode, engine::Mode::kBoundary);
   EXPECT_EQ(r.boundary_rows, 8);
   EXPECT_EQ(r.stop_tokens, std::vector<int32_t>{258});
+  const json::value selective =
+      complete(R"({"prompt":"x","redknot":{"mode":"selective","ratio":0.15,"select_rows":true}})");
+  EXPECT_EQ(engine.last.mode, engine::Mode::kSelective);
+  EXPECT_EQ(engine.last.selective_ratio, 0.15);
+  EXPECT_TRUE(engine.last.select_rows);
+  EXPECT_EQ(selective.at("redknot").at("gate").as_string(), "bypassed");
+  complete(R"({"prompt":"x","redknot":{"mode":"selective:0.3"}})");
+  EXPECT_EQ(engine.last.selective_ratio, 0.3);
   complete(R"({"prompt":"x","redknot":{"reuse":"off"},"ignore_eos":true})");
   EXPECT_EQ(engine.last.mode, engine::Mode::kDense);
   EXPECT_FALSE(engine.last.cache_read || engine.last.cache_write);
@@ -427,6 +435,17 @@ TEST_F(ServerTest, AFullQueueAnswers429AndTheEnginesFailure500) {
   const RawReply stream = post(port(), "/v1/completions", R"({"prompt":"FAIL","stream":true})");
   EXPECT_EQ(stream.status, 500);
   expect_alive();
+}
+
+TEST_F(ServerTest, ABrokenDeviceIsNeitherHealthyNorReady) {
+  start();
+  EXPECT_EQ(get(port(), "/health").status, 200);
+  engine.broken = true;
+  for (const char* path : {"/health", "/ready"}) {
+    const RawReply reply = get(port(), path);
+    EXPECT_EQ(reply.status, 503) << path;
+    EXPECT_NE(reply.body.find("fell off the bus"), std::string::npos) << reply.body;
+  }
 }
 
 TEST_F(ServerTest, StopFinishesWhatWasAccepted) {
