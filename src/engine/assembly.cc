@@ -4,7 +4,6 @@
 
 #include "base/check.h"
 #include "kv/frame_rows.h"
-#include "kv/recovery_plan.h"
 
 namespace rk::engine {
 
@@ -26,12 +25,27 @@ Prompt flatten(const std::vector<PromptSpan>& spans) {
   return prompt;
 }
 
-Mode effective_mode(Mode asked, const Prompt& prompt) {
+kv::RowRange query_rows(const Prompt& prompt, int answer_tokens) {
+  const int32_t end = std::max(0, prompt.num_tokens() - answer_tokens);
+  for (size_t i = prompt.spans.size(); i-- > 0;) {
+    if (prompt.spans[i].segment) return {std::min(prompt.spans[i].end, end), end};
+  }
+  return {end, end};
+}
+
+bool splices(Mode mode) {
+  return mode == Mode::kReuse || mode == Mode::kBoundary || mode == Mode::kSelective;
+}
+
+Mode effective_mode(Mode asked, const Prompt& prompt, int answer_tokens) {
   if (asked == Mode::kDense || asked == Mode::kPrefix) return asked;
   const bool has_segment = std::any_of(prompt.spans.begin(), prompt.spans.end(),
                                        [](const Prompt::Span& s) { return s.segment; });
   // Without question rows after the last document nothing could be answered from the splice.
   if (!has_segment || prompt.spans.back().segment) return Mode::kPrefix;
+  if (asked == Mode::kSelective && query_rows(prompt, answer_tokens).num_rows() == 0) {
+    return Mode::kPrefix;
+  }
   return asked;
 }
 
@@ -60,6 +74,8 @@ kv::RecoveryMode recovery_mode(Mode mode) {
       return kv::RecoveryMode::kReuse;
     case Mode::kBoundary:
       return kv::RecoveryMode::kBoundary;
+    case Mode::kSelective:
+      return kv::RecoveryMode::kTargets;
     default:
       return kv::RecoveryMode::kPrefix;
   }
@@ -67,10 +83,10 @@ kv::RecoveryMode recovery_mode(Mode mode) {
 
 }  // namespace
 
-Result<Assembly> assemble(const Prompt& prompt, Mode mode, int boundary_rows,
+Result<Assembly> assemble(const Prompt& prompt, const Recovery& recovery,
                           const Available& available, kv::SequenceKv& seq) {
   Assembly out;
-  out.stats.mode = mode;
+  out.stats.mode = recovery.mode;
   const auto matched = static_cast<int32_t>(available.prefix.num_tokens);
   std::vector<kv::PlanSpan> spans;
   bool all_exact = true;  // so far: rows before this one are exact
@@ -95,6 +111,7 @@ Result<Assembly> assemble(const Prompt& prompt, Mode mode, int boundary_rows,
                      .relocated = spliced && segment->computed_at != span.begin,
                      .prefix_rows = from_prefix,
                      .targets = {}});
+    if (recovery.mode == Mode::kSelective) spans.back().targets = recovery.targets[i];
     all_exact = all_exact && exact;
     if (span.segment) {
       const bool hit = spliced ? !ingested : from_prefix == length;
@@ -103,8 +120,16 @@ Result<Assembly> assemble(const Prompt& prompt, Mode mode, int boundary_rows,
     }
     if (all_exact) out.exact_tokens = span.end;
   }
-  RK_TRY(const kv::RecoveryPlan plan, kv::plan_recovery(spans, recovery_mode(mode), boundary_rows));
+  RK_TRY(const kv::RecoveryPlan plan,
+         kv::plan_recovery(spans, recovery_mode(recovery.mode), recovery.boundary_rows));
   out.active = plan.positions();
+  for (size_t i = 0; i < spans.size(); ++i) {
+    if (!spans[i].segment || recovery.mode == Mode::kDense) continue;
+    for (const kv::RowRange& r : plan.spans[i].active) {
+      const int32_t offset = plan.spans[i].offset;
+      out.stats.recomputed_rows.push_back({offset + r.begin, offset + r.end});
+    }
+  }
   out.stats.prompt_tokens = prompt.num_tokens();
   out.stats.prefix_cached = plan.counts.prefix_cached;
   out.stats.document_cached = plan.counts.document_cached;

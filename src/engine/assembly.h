@@ -9,6 +9,7 @@
 
 #include "engine/request.h"
 #include "kv/prefix_tree.h"
+#include "kv/recovery_plan.h"
 #include "kv/segment_store.h"
 #include "kv/sequence_kv.h"
 
@@ -33,8 +34,15 @@ struct Prompt {
 /// Empty spans are dropped.
 Prompt flatten(const std::vector<PromptSpan>& spans);
 
+/// What asks about the documents: the fresh rows behind the last segment, less the last
+/// `answer_tokens`. Empty without a segment.
+kv::RowRange query_rows(const Prompt& prompt, int answer_tokens);
+
 /// The mode a request runs in: a prompt that gives splicing nothing to do is exact (spec A5).
-Mode effective_mode(Mode asked, const Prompt& prompt);
+Mode effective_mode(Mode asked, const Prompt& prompt, int answer_tokens);
+
+/// Documents are taken wherever they stand, not only where they are exact.
+bool splices(Mode mode);
 
 /// What may be taken from the store, per span of the prompt.
 struct Available {
@@ -50,9 +58,18 @@ struct Assembly {
   RequestStats stats;           ///< the token counts and documents
 };
 
-/// Lays the prompt out in `seq` (empty before). `boundary_rows`: first rows of every non-exact
-/// segment that are targets.
-Result<Assembly> assemble(const Prompt& prompt, Mode mode, int boundary_rows,
+/// Rows to recompute, per span of the prompt: ascending and apart.
+using Targets = std::vector<std::vector<kv::RowRange>>;
+
+/// Which rows of non-exact segments are recomputed.
+struct Recovery {
+  Mode mode = Mode::kDense;
+  int boundary_rows = 0;  ///< kBoundary: the first of each segment
+  Targets targets = {};   ///< kSelective
+};
+
+/// Lays the prompt out in `seq` (empty before).
+Result<Assembly> assemble(const Prompt& prompt, const Recovery& recovery,
                           const Available& available, kv::SequenceKv& seq);
 
 }  // namespace rk::engine

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "kernels/gemm/gemm.h"
+#include "kv/select_rows.h"
 #include "tensor/buffer.h"
 
 namespace rk::engine {
@@ -197,6 +198,10 @@ Status Engine::check(const Request& request) const {
   if (request.boundary_rows < 0) {
     return invalid_argument("boundary: k is ", request.boundary_rows, ", at least 0 wanted");
   }
+  RK_RETURN_IF_ERROR(kv::check_ratio(request.selective_ratio));
+  if (request.answer_tokens < 0 || request.answer_tokens > total) {
+    return invalid_argument("answer_tokens: ", request.answer_tokens, " of a prompt of ", total);
+  }
   RK_RETURN_IF_ERROR(parse_mode(mode_name(request.mode)).status());
   return kernels::check_sample_options(request.sampling, vocab_size());
 }
@@ -204,7 +209,7 @@ Status Engine::check(const Request& request) const {
 Status Engine::run_rows(kv::SequenceKv& kv, std::span<const int32_t> tokens,
                         std::span<const int32_t> active, size_t first_logits,
                         const CancelFn& cancelled, std::vector<float>& logits,
-                        model::StepSampling* sampling) {
+                        model::StepSampling* sampling, const model::ScoreSink* scores) {
   const auto step_rows = static_cast<size_t>(decoder_->max_step_rows());
   std::vector<int32_t> ids, wanted;
   const auto logits_rows = static_cast<size_t>(decoder_->max_logits_rows());
@@ -230,6 +235,7 @@ Status Engine::run_rows(kv::SequenceKv& kv, std::span<const int32_t> tokens,
       step.logits = View(logits.data() + old, DType::kF32,
                          {static_cast<int64_t>(wanted.size()), vocab_size()});
     }
+    if (scores != nullptr && rows.back() >= scores->first_query) step.scores = scores;
     if (const Status status = decoder_->forward(step, ctx_); !status.ok()) {
       if (status.code() == Code::kInternal) {
         const std::lock_guard lock(failure_mutex_);

@@ -77,7 +77,7 @@ class Engine : public Runner {
     Mode mode = Mode::kDense;
     std::unique_ptr<kv::SequenceKv> kv;
     Assembly assembly;
-    double ingest_ms = 0;
+    double ingest_ms = 0, probe_ms = 0;
   };
   /// Asked between steps; true stops with kCancelled.
   using CancelFn = std::function<bool()>;
@@ -102,6 +102,16 @@ class Engine : public Runner {
   Result<std::shared_ptr<const kv::Segment>> ingest(const Request& request, const Prompt& prompt,
                                                     const Prompt::Span& span, bool in_company,
                                                     const CancelFn& cancelled);
+  /// How much the question looks at each row of the prompt, by position (spec A5).
+  Result<std::vector<double>> probe(const Request& request, const Available& available,
+                                    const CancelFn& cancelled, const Prompt& prompt);
+  Result<Targets> choose_targets(const Request& request, const Available& available,
+                                 const CancelFn& cancelled, Run& run);
+  /// Rows that the pages of so many active rows hold at most: spans begin and end inside pages.
+  int64_t active_room(const Prompt& prompt, size_t num_active) const {
+    return static_cast<int64_t>(num_active + 2 * (prompt.spans.size() + 1) *
+                                                 static_cast<size_t>(pool_->page_rows()));
+  }
   /// What the last active row gives: its token where the device chooses, else its logits.
   struct Next {
     std::vector<float> logits;
@@ -111,7 +121,8 @@ class Engine : public Runner {
   /// appended.
   Status run_rows(kv::SequenceKv& kv, std::span<const int32_t> tokens,
                   std::span<const int32_t> active, size_t first_logits, const CancelFn& cancelled,
-                  std::vector<float>& logits, model::StepSampling* sampling = nullptr);
+                  std::vector<float>& logits, model::StepSampling* sampling = nullptr,
+                  const model::ScoreSink* scores = nullptr);
   /// Runs the active rows for the next token of the answer.
   Status run_to_next(const Request& request, Run& run, std::span<const int32_t> active,
                      size_t num_prompt, int64_t draw, const CancelFn& cancelled, Next& next);

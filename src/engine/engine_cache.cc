@@ -99,7 +99,7 @@ Status Engine::find_segments(const Request& request, const CancelFn& cancelled, 
                              Available& available) {
   const Prompt& prompt = run.prompt;
   const int32_t lead = prompt.lead_tokens();
-  const bool splices = run.mode == Mode::kReuse || run.mode == Mode::kBoundary;
+  const bool splicing = splices(run.mode);
   const auto lead_ids = prompt.ids(0, lead);
   const std::vector<int32_t> alone(lead_ids.begin(), lead_ids.end());
   std::vector<int32_t> company = alone;
@@ -109,24 +109,25 @@ Status Engine::find_segments(const Request& request, const CancelFn& cancelled, 
     const bool covered = available.prefix.num_tokens > span.begin;
     // The prompt's last row must run, for its logits: a document that ends it is computed.
     if (!span.segment || covered || span.end == prompt.num_tokens()) continue;
-    // Behind nothing but the lead: the lead-alone variant is exact here.
-    const bool exact = span.begin == lead;
-    if (!exact && !splices) continue;
-    const bool in_company = !exact && !request.company.empty();
+    // Behind nothing but the lead the lead-alone variant is exact: unless the plan's own rows would
+    // see less than a segment's, which all heads computed globally.
+    const bool first = span.begin == lead, exact = first && plan_.all_global();
+    if (!exact && !splicing) continue;
+    const bool in_company = !first && !request.company.empty();
     const auto tokens = prompt.ids(span.begin, span.end);
     const kv::Digest key = segment_key(request, in_company ? company : alone, tokens);
     std::shared_ptr<const kv::Segment> segment;
     if (request.cache_read) segment = segments_.find(key, tokens);
     if (segment == nullptr) {
-      for (size_t j = 0; j < i && splices; ++j) {  // the same document earlier in this prompt
+      for (size_t j = 0; j < i && splicing; ++j) {  // the same document earlier in this prompt
         if (available.ingested_now[j] && available.exact[j] == exact &&
             std::ranges::equal(available.segments[j]->tokens, tokens)) {
           segment = available.segments[j];
         }
       }
-      available.ingested_now[i] = splices;
+      available.ingested_now[i] = splicing;
     }
-    if (segment == nullptr && splices) {
+    if (segment == nullptr && splicing) {
       const double begin_ms = now_ms();
       RK_TRY(segment, ingest(request, prompt, span, in_company, cancelled));
       run.ingest_ms += now_ms() - begin_ms;
@@ -140,9 +141,9 @@ Status Engine::find_segments(const Request& request, const CancelFn& cancelled, 
 
 Status Engine::start(const Request& request, const CancelFn& cancelled, Run& run) {
   run.prompt = flatten(request.spans);
-  run.mode = effective_mode(request.mode, run.prompt);
+  run.mode = effective_mode(request.mode, run.prompt, request.answer_tokens);
   const Prompt& prompt = run.prompt;
-  const bool splices = run.mode == Mode::kReuse || run.mode == Mode::kBoundary;
+  const bool splicing = splices(run.mode);
   const int32_t lead = prompt.lead_tokens();
   Available available;
   available.segments.resize(prompt.spans.size());
@@ -151,7 +152,7 @@ Status Engine::start(const Request& request, const CancelFn& cancelled, Run& run
   const auto match_prefix = [&] {
     if (!reusing(request, run.mode) || !request.cache_read) return;
     available.prefix = prefixes_.match(root_of(request), prompt.ids(0, prompt.num_tokens() - 1));
-    if (!splices) return;
+    if (!splicing) return;
     // A document that is only partly covered is spliced whole.
     for (const Prompt::Span& span : prompt.spans) {
       if (!span.segment || available.prefix.num_tokens <= span.begin ||
@@ -163,7 +164,7 @@ Status Engine::start(const Request& request, const CancelFn& cancelled, Run& run
   };
   match_prefix();
   const bool keeps = reusing(request, run.mode) && request.cache_read && request.cache_write;
-  if (splices && keeps && available.prefix.num_tokens < lead) {
+  if (splicing && keeps && available.prefix.num_tokens < lead) {
     // Every document needs the lead's rows: compute and keep them once.
     Run lead_run;
     lead_run.prompt = run.prompt;
@@ -176,7 +177,7 @@ Status Engine::start(const Request& request, const CancelFn& cancelled, Run& run
     none.ingested_now.resize(lead_run.prompt.spans.size());
     lead_run.kv = new_sequence(true);
     RK_RETURN_IF_ERROR(make_room(pages_for(lead + 2 * pool_->page_rows())));
-    RK_TRY(lead_run.assembly, assemble(lead_run.prompt, Mode::kPrefix, 0, none, *lead_run.kv));
+    RK_TRY(lead_run.assembly, assemble(lead_run.prompt, {Mode::kPrefix}, none, *lead_run.kv));
     std::vector<float> no_logits;
     const auto& active = lead_run.assembly.active;
     RK_RETURN_IF_ERROR(run_rows(*lead_run.kv, lead_run.prompt.tokens, active, active.size(),
@@ -191,13 +192,16 @@ Status Engine::start(const Request& request, const CancelFn& cancelled, Run& run
   if (run.mode != Mode::kDense) {
     RK_RETURN_IF_ERROR(find_segments(request, cancelled, run, available));
   }
+  Recovery recovery{run.mode, request.boundary_rows};
+  if (run.mode == Mode::kSelective) {
+    RK_TRY(recovery.targets, choose_targets(request, available, cancelled, run));
+  }
   run.kv = new_sequence(false);
-  RK_TRY(run.assembly, assemble(prompt, run.mode, request.boundary_rows, available, *run.kv));
+  RK_TRY(run.assembly, assemble(prompt, recovery, available, *run.kv));
+  run.assembly.stats.probe_ms = run.probe_ms;
   run.assembly.stats.prefix_cached -= lead_now;
   run.assembly.stats.fresh += lead_now;
-  const auto spans = static_cast<int64_t>(prompt.spans.size()) + 1;
-  return make_room(
-      pages_for(static_cast<int64_t>(run.assembly.active.size()) + 2 * spans * pool_->page_rows()));
+  return make_room(pages_for(active_room(prompt, run.assembly.active.size())));
 }
 
 void Engine::keep_exact_rows(const Request& request, Run& run) {

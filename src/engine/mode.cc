@@ -1,6 +1,7 @@
-#include <iterator>
+#include <charconv>
 
 #include "engine/request.h"
+#include "kv/select_rows.h"
 
 namespace rk::engine {
 namespace {
@@ -11,10 +12,16 @@ struct Row {
   bool built;
 };
 constexpr Row kModes[] = {
-    {Mode::kDense, "dense", true},          {Mode::kPrefix, "prefix", true},
-    {Mode::kReuse, "reuse", true},          {Mode::kBoundary, "boundary", true},
-    {Mode::kSelective, "selective", false}, {Mode::kRedknot, "redknot", false},
+    {Mode::kDense, "dense", true},         {Mode::kPrefix, "prefix", true},
+    {Mode::kReuse, "reuse", true},         {Mode::kBoundary, "boundary", true},
+    {Mode::kSelective, "selective", true}, {Mode::kRedknot, "redknot", false},
 };
+
+template <class T>
+bool read_number(std::string_view text, T& out) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
+  return error == std::errc() && end == text.data() + text.size();
+}
 
 }  // namespace
 
@@ -30,6 +37,26 @@ Result<Mode> parse_mode(std::string_view name) {
     if (row.built) built += cat(built.empty() ? "" : ", ", row.name);
   }
   return invalid_argument("mode: '", name, "' is none of ", built);
+}
+
+Status read_mode(std::string_view text, Request& request) {
+  const size_t colon = text.find(':');
+  RK_TRY(request.mode, parse_mode(text.substr(0, colon)));
+  if (colon == std::string_view::npos) return {};
+  const std::string_view number = text.substr(colon + 1);
+  if (request.mode == Mode::kSelective) {
+    if (!read_number(number, request.selective_ratio)) {
+      return invalid_argument("mode: '", text, "': '", number, "' is no number");
+    }
+    return kv::check_ratio(request.selective_ratio);
+  }
+  if (request.mode == Mode::kBoundary) {
+    if (!read_number(number, request.boundary_rows) || request.boundary_rows < 0) {
+      return invalid_argument("mode: '", text, "': '", number, "' is no number of rows");
+    }
+    return {};
+  }
+  return invalid_argument("mode: '", text, "': ", mode_name(request.mode), " takes no number");
 }
 
 }  // namespace rk::engine

@@ -1,6 +1,7 @@
 // A request to the engine and what it answers, in token ids only: the engine knows no text.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -17,6 +18,12 @@ const char* mode_name(Mode mode);
 /// Errors: kInvalidArgument naming the known ones; kUnimplemented for a known one not built.
 Result<Mode> parse_mode(std::string_view name);
 
+struct Request;
+/// A mode as people write it, with its number: "dense", "selective:0.3" (ratio), "boundary:32" (k).
+/// Without one the request's number stays. Errors: those of parse_mode(); kInvalidArgument for a
+/// number that is none, outside its range, or behind a mode that takes none.
+Status read_mode(std::string_view text, Request& request);
+
 /// Consecutive prompt tokens. A segment is a document: its rows are computed once behind the lead
 /// (everything before the first segment) and kept by content.
 struct PromptSpan {
@@ -27,7 +34,12 @@ struct PromptSpan {
 struct Request {
   std::vector<PromptSpan> spans;  ///< in prompt order; empty spans are dropped
   Mode mode = Mode::kPrefix;
-  int boundary_rows = 32;        ///< kBoundary: first k rows of each non-exact segment
+  int boundary_rows = 32;         ///< kBoundary: first k rows of each non-exact segment
+  double selective_ratio = 0.15;  ///< kSelective: share of non-exact document rows recomputed
+  bool select_rows = false;       ///< kSelective: rows one by one instead of blocks of 16
+  /// kSelective: the prompt's last tokens that stand for generated ones (a given answer that is
+  /// followed); no part of the question, so they do not take part in the choice of rows.
+  int answer_tokens = 0;
   std::vector<int32_t> company;  ///< ids between lead and document at ingest; rows are dropped
   std::string cache_namespace;   ///< part of every stored row's identity
   bool cache_read = true;        ///< may use stored rows of earlier requests
@@ -59,10 +71,13 @@ struct RequestStats {
   int64_t prefix_cached = 0, document_cached = 0, recomputed = 0,
           fresh = 0;      ///< sum: prompt_tokens
   int64_t relocated = 0;  ///< within document_cached
+  /// Document rows computed again: [begin, end) positions, ascending and apart.
+  std::vector<std::array<int32_t, 2>> recomputed_rows;
   int64_t generated = 0;
   std::vector<DocumentUse> documents;              ///< one per segment span, in prompt order
   double queue_ms = 0, ttft_ms = 0, total_ms = 0;  ///< ttft: submitted to first token emitted
   double ingest_ms = 0;                            ///< part of ttft: computing missing documents
+  double probe_ms = 0;                             ///< part of ttft: finding the rows to recompute
   int64_t kv_bytes = 0;                            ///< pages this request holds itself, at its end
 };
 

@@ -61,7 +61,7 @@ TEST_P(Recovery, WithoutDocumentsEveryModeIsDense) {
   const std::vector<PromptSpan> spans{fresh(40, 1), fresh(43, 2)};
   const auto dense = logits(*e, request(Mode::kDense, spans), 83);
   ASSERT_EQ(dense.size(), size_t{83} * kVocab);
-  for (const Mode mode : {Mode::kReuse, Mode::kBoundary, Mode::kPrefix}) {
+  for (const Mode mode : built({Mode::kReuse, Mode::kBoundary, Mode::kPrefix, Mode::kSelective})) {
     e->clear_cache();
     EXPECT_LT(distance(dense, logits(*e, request(mode, spans), 83)), same_within())
         << mode_name(mode);
@@ -74,7 +74,7 @@ TEST_P(Recovery, OneDocumentBehindTheLeadIsExact) {
     const std::vector<PromptSpan> spans{fresh(lead, 1), document(45, 2), fresh(9, 3)};
     const auto dense = logits(*e, request(Mode::kDense, spans));
     for (const char* state : {"miss", "hit"}) {
-      for (const Mode mode : {Mode::kReuse, Mode::kBoundary}) {
+      for (const Mode mode : built({Mode::kReuse, Mode::kBoundary, Mode::kSelective})) {
         RequestStats stats;
         EXPECT_LT(distance(dense, logits(*e, request(mode, spans), 1, &stats)), same_within())
             << state << " " << mode_name(mode) << " lead " << lead;
@@ -84,6 +84,17 @@ TEST_P(Recovery, OneDocumentBehindTheLeadIsExact) {
       }
     }
   }
+}
+
+// A segment is computed with all heads global: under a plan with local ones it is no exact row.
+TEST_P(Recovery, PrefixUnderLocalHeadsIsDenseUnderThem) {
+  Engine::Options options;
+  options.plan_json = local_plan(20, 3);
+  auto e = engine(options);
+  const std::vector<PromptSpan> spans{fresh(20, 1), document(45, 2), fresh(9, 3)};
+  const auto dense = logits(*e, request(Mode::kDense, spans));
+  EXPECT_GT(distance(dense, logits(*e, request(Mode::kReuse, spans))), kOther / 10);
+  EXPECT_LT(distance(dense, logits(*e, request(Mode::kPrefix, spans))), same_within());
 }
 
 TEST_P(Recovery, OnlyTheFirstDocumentIsExact) {
@@ -97,7 +108,8 @@ TEST_P(Recovery, OnlyTheFirstDocumentIsExact) {
 }
 
 TEST_P(Recovery, AHitAnswersLikeTheMissBeforeIt) {
-  for (const Mode mode : {Mode::kReuse, Mode::kBoundary, Mode::kPrefix, Mode::kDense}) {
+  for (const Mode mode :
+       built({Mode::kReuse, Mode::kBoundary, Mode::kPrefix, Mode::kDense, Mode::kSelective})) {
     auto e = engine();
     Request r = request(mode, three_documents(), 20);
     r.boundary_rows = 20;
@@ -151,7 +163,8 @@ TEST_P(Recovery, ChunksDoNotMatter) {
   for (const std::string& plan : {std::string(), local_plan(20, 3)}) {
     small.plan_json = large.plan_json = plan;
     auto a = engine(small), b = engine(large);
-    for (const Mode mode : {Mode::kDense, Mode::kPrefix, Mode::kReuse, Mode::kBoundary}) {
+    for (const Mode mode :
+         built({Mode::kDense, Mode::kPrefix, Mode::kReuse, Mode::kBoundary, Mode::kSelective})) {
       const Request r = request(mode, three_documents());
       a->clear_cache();  // a stored question leaves nothing to ask about
       b->clear_cache();
@@ -172,6 +185,7 @@ TEST_P(Recovery, AWindowAsLongAsTheContextIsDense) {
   Engine::Options options;
   options.plan_json = local_plan(kContext, 0);
   auto dense = engine(), wide = engine(options);
+  // Not selective: no row is exact under such a plan, so it chooses among more of them.
   for (const Mode mode : {Mode::kDense, Mode::kReuse, Mode::kBoundary}) {
     const Request r = request(mode, three_documents());
     EXPECT_LT(distance(logits(*dense, r, 11), logits(*wide, r, 11)), same_within())

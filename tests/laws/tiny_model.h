@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <memory>
 #include <random>
 #include <string>
@@ -24,8 +25,10 @@ namespace rk::engine::tiny {
 constexpr int kLayers = 3, kHidden = 64, kHeads = 4, kKvHeads = 2, kHeadDim = 64, kFfn = 96;
 constexpr int kVocab = 300, kContext = 512;
 
-/// The file's bytes. `arch`: llama, or qwen2 (biases, half-split RoPE pairs, tied head).
-inline std::string gguf(const std::string& arch) {
+/// The file's bytes. `arch`: llama, or qwen2 (biases, half-split RoPE pairs, tied head). `change`
+/// may write other values into a matrix.
+using ChangeTensor = std::function<void(const std::string& name, std::vector<float>& values)>;
+inline std::string gguf(const std::string& arch, const ChangeTensor& change = {}) {
   std::mt19937 random(20240607);
   const auto values = [&](uint64_t n, float scale, float mean) {
     std::normal_distribution<float> normal(mean, scale);
@@ -46,8 +49,9 @@ inline std::string gguf(const std::string& arch) {
   file.add(key("attention.layer_norm_rms_epsilon"), 1e-5F);
   file.add(key("rope.freq_base"), 10000.0F);
   const auto matrix = [&](const std::string& name, uint64_t rows, uint64_t columns, float gain) {
-    file.tensor(name, {rows, columns},
-                values(rows * columns, gain / std::sqrt(static_cast<float>(columns)), 0));
+    auto weights = values(rows * columns, gain / std::sqrt(static_cast<float>(columns)), 0);
+    if (change) change(name, weights);
+    file.tensor(name, {rows, columns}, weights);
   };
   const auto vector = [&](const std::string& name, uint64_t size, float scale, float mean) {
     file.tensor(name, {size}, values(size, scale, mean));
@@ -76,17 +80,18 @@ inline std::string gguf(const std::string& arch) {
 }
 
 /// Writes the model once per process and answers its path.
-inline std::string path(const std::string& arch) {
+inline std::string path(const std::string& arch, const ChangeTensor& change = {}) {
   const auto file = std::filesystem::temp_directory_path() /
                     ("rk_tiny_" + arch + "_" + std::to_string(getpid()) + ".gguf");
-  std::ofstream(file, std::ios::binary) << gguf(arch);
+  std::ofstream(file, std::ios::binary) << gguf(arch, change);
   return file.string();
 }
 
 /// Loads it; the file is gone again afterwards.
 inline std::unique_ptr<Engine> load_on(const Device& device, const std::string& arch,
-                                       Engine::Options options = {}) {
-  options.model = path(arch);
+                                       Engine::Options options = {},
+                                       const ChangeTensor& change = {}) {
+  options.model = path(arch, change);
   options.threads = 1;
   if (options.max_step_rows == 0) options.max_step_rows = 16;
   options.kv_dtype = DType::kF32;
@@ -158,6 +163,12 @@ inline Answer run(Engine& engine, const Request& request) {
   EXPECT_TRUE(answer.outcome.status.ok()) << answer.outcome.status.message();
   expect_counts(answer.outcome.stats);
   return answer;
+}
+
+/// Of `modes`, those that the device under test has. TODO(#5): selective on a card.
+inline std::vector<Mode> built(std::vector<Mode> modes) {
+  if (test_device().is_cuda()) std::erase(modes, Mode::kSelective);
+  return modes;
 }
 
 inline std::vector<float> logits(Engine& engine, const Request& request, int64_t rows = 1,
