@@ -11,9 +11,9 @@ import unittest
 import tiny_model
 
 REDKNOT = os.environ["REDKNOT"]
-MODES = ["dense", "prefix", "reuse", "boundary"]
+MODES = ["dense", "prefix", "reuse", "boundary", "selective"]
 TOKENS = ["prompt", "prefix_cached", "document_cached", "recomputed", "fresh", "relocated", "generated"]
-BOUNDARY_ROWS, MAX_TOKENS = 32, 4
+BOUNDARY_ROWS, RATIO, MAX_TOKENS = 32, 0.2, 4
 
 
 def demo(*arguments):
@@ -27,7 +27,8 @@ class DemoTest(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(folder.cleanup)
         cls.model = str(tiny_model.write(pathlib.Path(folder.name) / "tiny", layers=1))
-        common = ["-m", cls.model, "--max-tokens", str(MAX_TOKENS), "--boundary-rows", str(BOUNDARY_ROWS)]
+        common = ["-m", cls.model, "--max-tokens", str(MAX_TOKENS), "--boundary-rows", str(BOUNDARY_ROWS),
+                  "--ratio", str(RATIO)]
         cls.json_run = demo(*common, "--json")
         cls.table_run = demo(*common)
         cls.results = json.loads(cls.json_run.stdout) if cls.json_run.returncode == 0 else []
@@ -39,15 +40,16 @@ class DemoTest(unittest.TestCase):
         self.assertEqual(self.json_run.returncode, 0, self.json_run.stderr)
         self.assertEqual(self.table_run.returncode, 0, self.table_run.stderr)
         self.assertEqual(demo("-m", self.model, "--max-tokens", "0").returncode, 2)
+        self.assertEqual(demo("-m", self.model, "--ratio", "1.5").returncode, 2)
         self.assertEqual(demo("-m", self.model + "/none").returncode, 1)
 
     def test_every_question_in_every_mode_in_order(self):
-        self.assertEqual([r["mode"] for r in self.results], MODES * (len(self.results) // 4))
-        self.assertGreaterEqual(len(self.results), 3 * 4)
+        self.assertEqual([r["mode"] for r in self.results], MODES * (len(self.results) // len(MODES)))
+        self.assertGreaterEqual(len(self.results), 3 * len(MODES))
         for i, result in enumerate(self.results):
             self.assertEqual(set(result), {"mode", "question", "ttft_ms", "tokens", "kl", "answer"})
             self.assertEqual(list(result["tokens"]), TOKENS)
-            self.assertEqual(result["question"], self.results[i - i % 4]["question"])
+            self.assertEqual(result["question"], self.results[i - i % len(MODES)]["question"])
             self.assertGreater(result["ttft_ms"], 0)
 
     def test_counts_add_up(self):
@@ -60,7 +62,7 @@ class DemoTest(unittest.TestCase):
                 )
                 self.assertLessEqual(t["relocated"], t["document_cached"])
                 self.assertLessEqual(t["generated"], MAX_TOKENS)
-                self.assertEqual(t["prompt"], self.results[i - i % 4]["tokens"]["prompt"])
+                self.assertEqual(t["prompt"], self.results[i - i % len(MODES)]["tokens"]["prompt"])
 
     def test_dense_computes_everything_and_prefix_reuses_what_stands_in_order(self):
         for result in self.of("dense"):
@@ -84,6 +86,13 @@ class DemoTest(unittest.TestCase):
             self.assertEqual(b["fresh"], r["fresh"])
             self.assertGreater(b["recomputed"], 0)
             self.assertEqual(b["recomputed"] % BOUNDARY_ROWS, 0)
+
+    def test_selective_recomputes_the_share_that_was_asked_for(self):
+        for reuse, selective in zip(self.of("reuse"), self.of("selective")):
+            r, s = reuse["tokens"], selective["tokens"]
+            self.assertEqual(s["fresh"], r["fresh"])
+            self.assertGreater(s["recomputed"], 0)
+            self.assertLess(s["recomputed"], RATIO * (r["document_cached"] + 1) + 16)
 
     # A document's rows in place of another's, or spliced at another place: it moves the distributions of
     # a one-layer model away from dense by far more than rounding.

@@ -21,12 +21,18 @@ namespace json = boost::json;
 struct TtftFlags {
   int documents = 14, repeats = 5, boundary_rows = 32;
   int64_t lead_tokens = 32, document_tokens = 512, question_tokens = 64;
+  std::vector<std::string> ratios = {"0.15", "0.30"};
+
+  /// As engine::read_mode() takes them; dense first.
+  std::vector<std::string> modes() const {
+    std::vector<std::string> out{"dense", "prefix", "boundary", "reuse"};
+    for (const std::string& ratio : ratios) out.push_back("selective:" + ratio);
+    return out;
+  }
 };
 
-constexpr engine::Mode kModes[] = {engine::Mode::kDense, engine::Mode::kPrefix,
-                                   engine::Mode::kBoundary, engine::Mode::kReuse};
-
 struct ModeResult {
+  std::vector<double> probe_ms;
   std::vector<double> ttft_ms;
   double kl_sum = 0;  ///< KL(dense || mode) of the first token's distribution
   engine::RequestStats stats;
@@ -54,7 +60,7 @@ double median(std::vector<double> values) {
 
 // Round after round: the documents in a new order, a new question, every mode on the same ids.
 Status measure(const TtftFlags& f, const CommonFlags& common, engine::Engine& engine,
-               std::map<engine::Mode, ModeResult>& results) {
+               std::map<std::string, ModeResult>& results) {
   const int64_t vocab = engine.vocab_size();
   std::mt19937_64 random(common.seed + 1);
   std::vector<int> order(static_cast<size_t>(f.documents));
@@ -76,19 +82,21 @@ Status measure(const TtftFlags& f, const CommonFlags& common, engine::Engine& en
     // Rounds keep nothing: what one mode leaves must not serve the next.
     request.cache_write = round < 0;
     std::vector<float> dense_logits, logits;
-    for (const engine::Mode mode : kModes) {
-      if (round < 0 && mode != engine::Mode::kReuse) continue;
-      request.mode = mode;
+    for (const std::string& mode : f.modes()) {
+      if (round < 0 && mode != "reuse") continue;
+      RK_RETURN_IF_ERROR(engine::read_mode(mode, request));
       Timer timer;
       engine.run(request, 0, timer);
       RK_RETURN_IF_ERROR(timer.status);
       if (round < 0) continue;
       ModeResult& result = results[mode];
       result.ttft_ms.push_back(timer.stats.ttft_ms);
+      result.probe_ms.push_back(timer.stats.probe_ms);
       result.stats = timer.stats;
-      auto& out = mode == engine::Mode::kDense ? dense_logits : logits;
+      const bool dense = mode == "dense";
+      auto& out = dense ? dense_logits : logits;
       RK_RETURN_IF_ERROR(engine.evaluate(request, 1, out, nullptr));
-      if (mode != engine::Mode::kDense) result.kl_sum += kl(dense_logits, logits);
+      if (!dense) result.kl_sum += kl(dense_logits, logits);
     }
   }
   return {};
@@ -96,39 +104,43 @@ Status measure(const TtftFlags& f, const CommonFlags& common, engine::Engine& en
 
 Status bench_ttft(const TtftFlags& f, const CommonFlags& common) {
   RK_TRY(Session session, Session::open(common));
-  std::map<engine::Mode, ModeResult> results;
+  std::map<std::string, ModeResult> results;
   RK_RETURN_IF_ERROR(measure(f, common, *session.engine, results));
-  const double dense = median(results[engine::Mode::kDense].ttft_ms);
+  const double dense = median(results["dense"].ttft_ms);
   json::array rows;
   if (!common.json) {
-    std::cout << results[engine::Mode::kDense].stats.prompt_tokens << " tokens: " << f.documents
-              << " documents of " << f.document_tokens << " in a new order each time, question of "
-              << f.question_tokens << ", " << f.repeats << " runs\n"
-              << "mode       TTFT ms (min .. max)            speed-up  KL/token  active rows\n";
+    std::cout
+        << results["dense"].stats.prompt_tokens << " tokens: " << f.documents << " documents of "
+        << f.document_tokens << " in a new order each time, question of " << f.question_tokens
+        << ", " << f.repeats << " runs\n"
+        << "mode             TTFT ms (min .. max)            speed-up  KL/token  active rows  "
+           "probe ms\n";
   }
-  for (const engine::Mode mode : kModes) {
+  for (const std::string& mode : f.modes()) {
     const ModeResult& r = results[mode];
     const double ms = median(r.ttft_ms), kl = r.kl_sum / f.repeats;
     const auto [least, most] = std::minmax_element(r.ttft_ms.begin(), r.ttft_ms.end());
     const int64_t active = r.stats.recomputed + r.stats.fresh;
     if (common.json) {
-      rows.push_back(json::object{{"mode", engine::mode_name(mode)},
+      rows.push_back(json::object{{"mode", mode},
                                   {"ttft_ms", ms},
                                   {"runs_ms", json::array(r.ttft_ms.begin(), r.ttft_ms.end())},
                                   {"speedup", dense / ms},
                                   {"kl", kl},
+                                  {"probe_ms", median(r.probe_ms)},
                                   {"active_rows", active}});
       continue;
     }
-    std::cout << std::left << std::setw(9) << engine::mode_name(mode) << std::right << std::fixed
+    std::cout << std::left << std::setw(15) << mode << std::right << std::fixed
               << std::setprecision(2) << std::setw(10) << ms << " (" << *least << " .. " << *most
               << ")" << std::setw(14) << dense / ms << "x" << std::setprecision(4) << std::setw(10)
-              << kl << std::setw(10) << active << "\n";
+              << kl << std::setw(10) << active << std::setprecision(2) << std::setw(13)
+              << median(r.probe_ms) << "\n";
   }
   if (common.json) {
     std::cout << json::object{{"bench", "ttft"},
                               {"commit", commit()},
-                              {"prompt_tokens", results[kModes[0]].stats.prompt_tokens},
+                              {"prompt_tokens", results["dense"].stats.prompt_tokens},
                               {"documents", f.documents},
                               {"document_tokens", f.document_tokens},
                               {"question_tokens", f.question_tokens},
@@ -158,6 +170,7 @@ Command cmd_bench_ttft() {
         flags.add("--question-tokens", f->question_tokens, "tokens behind them");
         flags.add("--lead-tokens", f->lead_tokens, "tokens before them");
         flags.add("--boundary-rows", f->boundary_rows, "boundary: rows recomputed per document");
+        flags.add("--ratio", f->ratios, "selective: a share of rows recomputed; may repeat");
         flags.add("--repeats", f->repeats, "counted rounds, after one that computes the documents");
         return {[f, &common] { return bench_ttft(*f, common); },
                 [f]() -> Status {
@@ -170,6 +183,10 @@ Command cmd_bench_ttft() {
                       {f->boundary_rows + 1, "--boundary-rows"}};
                   for (const auto& [value, flag] : wanted) {
                     if (value < 1) return invalid_argument(flag, ": ", value, " is too small");
+                  }
+                  engine::Request unused;
+                  for (const std::string& mode : f->modes()) {
+                    RK_RETURN_IF_ERROR(engine::read_mode(mode, unused));
                   }
                   return {};
                 }};

@@ -20,12 +20,14 @@ namespace json = boost::json;
 using engine::Mode;
 using engine::RequestStats;
 
-constexpr Mode kModes[] = {Mode::kDense, Mode::kPrefix, Mode::kReuse, Mode::kBoundary};
+constexpr Mode kModes[] = {Mode::kDense, Mode::kPrefix, Mode::kReuse, Mode::kBoundary,
+                           Mode::kSelective};
 constexpr int kMaxTokens = 256;  // a row of probabilities is kept for each of them
 constexpr size_t kShownBytes = 100;
 
 struct DemoFlags {
   int max_tokens = 24, boundary_rows = 32;
+  double ratio = 0.15;
 };
 
 // One distribution per answer token, [tokens, vocab], as log-probabilities.
@@ -109,6 +111,7 @@ Result<LogProbRows> follow(Session& session, const engine::Request& base, const 
     }
   } else if (!dense.empty()) {
     tail.insert(tail.end(), dense.begin(), dense.end() - 1);
+    request.answer_tokens = static_cast<int>(dense.size()) - 1;
     const auto num_rows = static_cast<int64_t>(dense.size());
     RK_RETURN_IF_ERROR(session.engine->evaluate(request, num_rows, all, nullptr));
   }
@@ -253,6 +256,7 @@ class Demo {
     engine::Request request;
     RK_TRY(request.spans, session_.prompt(question.text, documents));
     request.boundary_rows = flags_.boundary_rows;
+    request.selective_ratio = flags_.ratio;
     request.max_tokens = flags_.max_tokens;
     request.stop_tokens = session_.tokenizer->eos();
     request.sampling.seed = seed_;
@@ -345,6 +349,9 @@ Status check(const DemoFlags& flags) {
   if (flags.boundary_rows < 0) {
     return invalid_argument("--boundary-rows: ", flags.boundary_rows, ", at least 0 wanted");
   }
+  if (!(flags.ratio >= 0 && flags.ratio <= 1)) {
+    return invalid_argument("--ratio: ", flags.ratio, ", 0 to 1 wanted");
+  }
   return {};
 }
 
@@ -364,6 +371,7 @@ Command cmd_demo() {
         auto f = std::make_shared<DemoFlags>();
         flags.add("--max-tokens", f->max_tokens, "tokens generated per answer at most");
         flags.add("--boundary-rows", f->boundary_rows, "boundary: rows recomputed per document");
+        flags.add("--ratio", f->ratio, "selective: share of document rows recomputed, 0 to 1");
         return {[f, &common] { return run(*f, common); }, [f] { return check(*f); }};
       },
   };

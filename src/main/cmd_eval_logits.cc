@@ -46,6 +46,14 @@ Status read_options(const json::object& options, Spec& spec) {
         return bad("options.k", "a number of rows wanted");
       }
       spec.request.boundary_rows = static_cast<int>(value.get_int64());
+    } else if (key == "ratio") {
+      if (!value.is_number()) return bad("options.ratio", "a number wanted");
+      spec.request.selective_ratio = value.to_number<double>();
+    } else if (key == "block") {
+      if (!value.is_int64() || (value.get_int64() != 16 && value.get_int64() != 1)) {
+        return bad("options.block", "blocks are 16 rows, or 1");
+      }
+      spec.request.select_rows = value.get_int64() == 1;
     } else if (key == "company") {
       RK_TRY(spec.request.company, read_ids(value, "options.company"));
     } else if (key == "plan") {
@@ -55,7 +63,8 @@ Status read_options(const json::object& options, Spec& spec) {
         spec.plan_json = json::serialize(value);
       }
     } else if (key != "seed") {
-      return bad("options", cat("'", std::string(key), "' is none of k, company, plan, seed"));
+      return bad("options",
+                 cat("'", std::string(key), "' is none of k, ratio, block, company, plan, seed"));
     }
   }
   return {};

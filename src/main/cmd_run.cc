@@ -15,9 +15,22 @@ struct RunFlags {
   std::string mode = "prefix";
   std::string question;
   int max_tokens = 256, boundary_rows = 32;
+  double ratio = 0.15;
+  bool select_rows = false;
   int64_t context = 0;
   double temperature = 0;
 };
+
+/// The mode and its numbers. Errors: kInvalidArgument.
+Status read_recovery(const RunFlags& f, engine::Request& request) {
+  request.boundary_rows = f.boundary_rows;
+  request.selective_ratio = f.ratio;
+  request.select_rows = f.select_rows;
+  if (!(f.ratio >= 0 && f.ratio <= 1)) {
+    return invalid_argument("--ratio: ", f.ratio, ", 0 to 1 wanted");
+  }
+  return engine::read_mode(f.mode, request);
+}
 
 json::object tokens_json(const engine::RequestStats& s) {
   return {{"prompt", s.prompt_tokens},
@@ -31,7 +44,7 @@ json::object tokens_json(const engine::RequestStats& s) {
 
 Status run(const RunFlags& f, const CommonFlags& common) {
   engine::Request request;
-  RK_TRY(request.mode, engine::parse_mode(f.mode));
+  RK_RETURN_IF_ERROR(read_recovery(f, request));
   std::vector<serve::Document> documents;
   for (const std::string& path : f.documents) {
     RK_TRY(auto document, read_document(path));
@@ -39,7 +52,6 @@ Status run(const RunFlags& f, const CommonFlags& common) {
   }
   RK_TRY(Session session, Session::open(common, f.context));
   RK_TRY(request.spans, session.prompt(f.question, documents));
-  request.boundary_rows = f.boundary_rows;
   request.max_tokens = f.max_tokens;
   request.stop_tokens = session.tokenizer->eos();
   request.sampling.temperature = static_cast<float>(f.temperature);
@@ -58,6 +70,7 @@ Status run(const RunFlags& f, const CommonFlags& common) {
                               {"finish", a.finish},
                               {"ttft_ms", s.ttft_ms},
                               {"ingest_ms", s.ingest_ms},
+                              {"probe_ms", s.probe_ms},
                               {"tokens_per_s", rate},
                               {"tokens", tokens_json(s)},
                               {"gate",
@@ -70,6 +83,9 @@ Status run(const RunFlags& f, const CommonFlags& common) {
             << static_cast<int64_t>(s.ttft_ms) << " ms";
   if (s.ingest_ms > 0) {
     std::cerr << " (" << static_cast<int64_t>(s.ingest_ms) << " of them computing new documents)";
+  }
+  if (s.probe_ms > 0) {
+    std::cerr << " (" << static_cast<int64_t>(s.probe_ms) << " of them choosing rows)";
   }
   std::cerr << ", " << static_cast<int64_t>(rate * 10) / 10.0 << " tokens/s\n";
   return {};
@@ -85,19 +101,26 @@ Command cmd_run() {
       .examples =
           "  redknot run 'What is a KV cache?'\n"
           "  redknot run -d report.txt -d notes.txt 'Who signed the report?'\n"
-          "  redknot run -d report.txt --mode reuse --json 'Who signed the report?'\n",
+          "  redknot run -d report.txt --mode reuse --json 'Who signed the report?'\n"
+          "  redknot run -d a.txt -d b.txt --mode selective --ratio 0.3 'Who signed?'\n",
       .uses = kUsesModel | kUsesPlan | kUsesEngine | kUsesSeed | kUsesJson,
       .declare = [](Flags& flags, const CommonFlags& common) -> Action {
         auto f = std::make_shared<RunFlags>();
         flags.add("-d,--document", f->documents, "a UTF-8 text file; may repeat");
-        flags.add("--mode", f->mode, "dense, prefix, reuse or boundary");
+        flags.add("--mode", f->mode, "dense, prefix, reuse, boundary[:k] or selective[:ratio]");
         flags.add("--boundary-rows", f->boundary_rows, "boundary: rows recomputed per document");
+        flags.add("--ratio", f->ratio, "selective: share of document rows recomputed, 0 to 1");
+        flags.add("--select-rows", f->select_rows,
+                  "selective: rows one by one instead of blocks of 16");
         flags.add("--max-tokens", f->max_tokens, "tokens generated at most");
         flags.add("--context", f->context, "context in tokens; 0: the model's");
         flags.add("--temperature", f->temperature, "0: greedy");
         flags.positional("question", f->question, "what to ask", true);
         return {[f, &common] { return run(*f, common); },
-                [f]() -> Status { return engine::parse_mode(f->mode).status(); }};
+                [f]() -> Status {
+                  engine::Request unused;
+                  return read_recovery(*f, unused);
+                }};
       },
   };
 }

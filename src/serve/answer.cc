@@ -106,6 +106,7 @@ json::object redknot_json(const engine::RequestStats& stats, bool bypassed) {
           {"timings",
            {{"queue_ms", stats.queue_ms},
             {"ingest_ms", stats.ingest_ms},
+            {"probe_ms", stats.probe_ms},
             {"ttft_ms", stats.ttft_ms},
             {"total_ms", stats.total_ms}}}};
 }

@@ -127,7 +127,8 @@ void read_streaming(JsonFields& fields, GenerateRequest& out) {
   fields.adopt(inner);
 }
 
-// {"mode", "k", "reuse", "write"}: exact rows unless the caller names a mode.
+// {"mode", "k", "ratio", "select_rows", "reuse", "write"}: exact rows unless the caller names a
+// mode.
 void read_redknot(JsonFields& fields, GenerateRequest& out) {
   out.engine.mode = engine::Mode::kPrefix;
   const json::object* object = fields.object("redknot");
@@ -137,15 +138,14 @@ void read_redknot(JsonFields& fields, GenerateRequest& out) {
   inner.string("mode", 64, mode);
   inner.string("reuse", 64, reuse);
   inner.integer("k", 0, 1 << 20, out.engine.boundary_rows);
+  inner.number("ratio", 0, 1, out.engine.selective_ratio);
+  inner.boolean("select_rows", out.engine.select_rows);
   inner.boolean("write", out.engine.cache_write);
   if (inner.ok() && !mode.empty()) {
-    const Result<engine::Mode> parsed = engine::parse_mode(mode);
-    if (!parsed.ok()) {
-      inner.fail("mode", parsed.status().message());
-    } else {
-      out.engine.mode = *parsed;
-      out.gate_bypassed = *parsed != engine::Mode::kDense && *parsed != engine::Mode::kPrefix;
-    }
+    const Status parsed = engine::read_mode(mode, out.engine);
+    if (!parsed.ok()) inner.fail("mode", parsed.message());
+    const engine::Mode asked = out.engine.mode;
+    out.gate_bypassed = asked != engine::Mode::kDense && asked != engine::Mode::kPrefix;
   }
   if (reuse == "off") {
     if (out.gate_bypassed) inner.fail("reuse", cat("\"off\" contradicts the mode \"", mode, "\""));

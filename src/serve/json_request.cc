@@ -197,6 +197,12 @@ void JsonFields::integer(const char* name, int low, int high, int& out) {
 }
 
 void JsonFields::number(const char* name, double low, double high, float& out) {
+  double number = out;
+  this->number(name, low, high, number);
+  out = static_cast<float>(number);
+}
+
+void JsonFields::number(const char* name, double low, double high, double& out) {
   const json::value* value = find(name);
   if (value == nullptr || !ok()) return;
   if (!value->is_number()) return fail(name, cat(json_kind(*value), ", a number is wanted"));
@@ -204,7 +210,7 @@ void JsonFields::number(const char* name, double low, double high, float& out) {
   if (!(number >= low && number <= high)) {  // also NaN and infinity
     return fail(name, cat(shown(*value), " is outside ", low, "..", high));
   }
-  out = static_cast<float>(number);
+  out = number;
 }
 
 void JsonFields::boolean(const char* name, bool& out) {

@@ -43,6 +43,7 @@ class JsonFields {
   bool has(const char* name) const;  ///< present and not null
   void integer(const char* name, int64_t low, int64_t high, int64_t& out);
   void integer(const char* name, int low, int high, int& out);
+  void number(const char* name, double low, double high, double& out);
   void number(const char* name, double low, double high, float& out);
   void boolean(const char* name, bool& out);
   void string(const char* name, size_t max_bytes, std::string& out);
