@@ -1,0 +1,94 @@
+// A card: how faithful each lossy mode was measured to be on one model under one head plan, and the
+// gate that reads it (spec A8). A card states figures; what level they reach is decided here and
+// nowhere else. Immutable values; pure functions but for load().
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "engine/request.h"
+
+namespace rk::engine {
+
+/// How faithful a request wants its answer. Ordered: kStrict is the most faithful.
+enum class Level { kNone, kFast, kBalanced, kStrict };
+const char* level_name(Level level);  ///< "none", "fast", "balanced", "strict"
+/// Errors: kInvalidArgument naming the known ones.
+Result<Level> parse_level(std::string_view name);
+
+/// What the documents of a prompt were computed behind, best first (spec A3). A prompt's fit is the
+/// worst of its documents'.
+enum class Fit { kPredecessor, kMean, kCompany, kLead, kOtherLead };
+const char* fit_name(Fit fit);
+Result<Fit> parse_fit(std::string_view name);
+
+/// One measured setting.
+struct CardEntry {
+  Mode mode = Mode::kReuse;
+  double ratio = 0;       ///< kSelective
+  int boundary_rows = 0;  ///< kBoundary
+  Fit fit = Fit::kLead;
+  int64_t min_tokens = 0, max_tokens = 0;  ///< prompt lengths it was measured at, inclusive
+  int min_documents = 0, max_documents = 0;
+  bool low_precision = false;  ///< stored rows in fewer bits than computed: never strict
+  std::string data;            ///< what it was measured on, for people
+  int64_t n = 0;
+  double dense_score = 0, mode_score = 0;
+  double retained_low = 0, retained_high = 0;   ///< 95 % interval of mode_score / dense_score
+  double mean_kl = 0, kl_high = 0, p95_kl = 0;  ///< kl_high: upper 95 % bound of the mean
+  double top1 = 0, agreement = 0;               ///< shares: same token, same whole answer
+  int64_t needle_n = 0, needle_lost = 0;
+  double needle_loss_high = 1;  ///< exact one-sided 95 % bound of lost / n; 1 where n is 0
+  double length_ratio = 1;      ///< generated tokens, mode over dense
+  double ttft_ratio = 0;        ///< time to first token, mode over dense
+};
+
+/// What an entry's figures reach: KL at its upper bound, needle loss at its bound, and the score
+/// retained not refuted by its interval.
+Level level_of(const CardEntry& entry);
+
+struct Card {
+  std::string model;    ///< name, for people
+  std::string weights;  ///< identity of the weights, hex
+  std::string plan;     ///< digest of the head plan, hex
+  std::string kv_dtype;
+  std::string provenance;  ///< commit, command, date
+  std::vector<CardEntry> entries;
+
+  /// Errors: kNotFound; kInvalidArgument or kDataLoss naming file, field and the bad value.
+  static Result<Card> load(const std::string& path);
+  static Result<Card> parse(std::string_view json, const std::string& name);
+  std::string to_json() const;  ///< ends with a newline
+};
+
+/// What this engine is, to compare a card with.
+struct CardIdentity {
+  std::string weights, plan, kv_dtype;
+};
+/// Errors: kInvalidArgument naming the field and both values: the card is another model's.
+Status check_card(const Card& card, const CardIdentity& identity, const std::string& name);
+
+/// What a prompt asks of the gate.
+struct GateQuestion {
+  Level level = Level::kStrict;
+  int64_t prompt_tokens = 0;
+  int num_documents = 0;
+  Fit fit = Fit::kLead;
+};
+/// What the gate lets through.
+struct GateAnswer {
+  Mode mode = Mode::kPrefix;
+  double ratio = 0;
+  int boundary_rows = 0;
+  Level level = Level::kStrict;  ///< what the chosen setting reaches
+  std::string reason;            ///< one line: which entry, or what none of them reached
+};
+/// The fastest entry (least ttft_ratio; ties: the more faithful, then the first) that covers the
+/// prompt and reaches the level; exact prefix reuse where there is none, and always for kStrict
+/// without an entry. An entry measured at a worse fit covers a better one. Pure.
+GateAnswer choose_mode(const Card* card, const GateQuestion& question);
+
+}  // namespace rk::engine

@@ -1,0 +1,155 @@
+#include "engine/card.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace rk::engine {
+namespace {
+
+using testing::HasSubstr;
+
+CardEntry entry(Mode mode, double kl_high, double needle_loss_high, double ttft_ratio) {
+  CardEntry e;
+  e.mode = mode;
+  e.ratio = mode == Mode::kSelective ? 0.3 : 0;
+  e.min_tokens = 1000;
+  e.max_tokens = 8000;
+  e.min_documents = 2;
+  e.max_documents = 10;
+  e.data = "mk";
+  e.n = 200;
+  e.dense_score = 0.8;
+  e.mode_score = 0.79;
+  e.retained_low = 0.95;
+  e.retained_high = 1.02;
+  e.mean_kl = kl_high / 2;
+  e.kl_high = kl_high;
+  e.p95_kl = 4 * kl_high;
+  e.top1 = 0.95;
+  e.agreement = 0.7;
+  e.needle_n = 200;
+  e.needle_loss_high = needle_loss_high;
+  e.ttft_ratio = ttft_ratio;
+  return e;
+}
+
+Card card() {
+  Card c{"tiny", "ab12", "cd34", "f16", "commit 1", {}};
+  c.entries = {entry(Mode::kReuse, 0.4, 0.5, 0.02), entry(Mode::kSelective, 0.049, 0.05, 0.35),
+               entry(Mode::kBoundary, 0.14, 0.15, 0.1)};
+  return c;
+}
+
+// Spec A8, each bound at and just above its value.
+TEST(Card, LevelsFollowTheBounds) {
+  const auto level = [](double kl, double loss) {
+    return level_of(entry(Mode::kReuse, kl, loss, 1));
+  };
+  EXPECT_EQ(level(0.01, 0.01), Level::kStrict);
+  EXPECT_EQ(level(0.0101, 0.01), Level::kBalanced);
+  EXPECT_EQ(level(0.01, 0.0101), Level::kBalanced);
+  EXPECT_EQ(level(0.05, 0.05), Level::kBalanced);
+  EXPECT_EQ(level(0.0501, 0), Level::kFast);
+  EXPECT_EQ(level(0, 0.0501), Level::kFast);
+  EXPECT_EQ(level(0.15, 0.15), Level::kFast);
+  EXPECT_EQ(level(0.1501, 0), Level::kNone);
+  EXPECT_EQ(level(0, 0.1501), Level::kNone);
+}
+
+TEST(Card, ARefutedScoreAndLowPrecisionLowerTheLevel) {
+  CardEntry e = entry(Mode::kReuse, 0.001, 0.001, 1);
+  EXPECT_EQ(level_of(e), Level::kStrict);
+  e.retained_low = 0.8;  // a wide interval refutes nothing
+  EXPECT_EQ(level_of(e), Level::kStrict);
+  e.retained_high = 0.98;
+  EXPECT_EQ(level_of(e), Level::kBalanced);
+  e.retained_high = 0.94;
+  EXPECT_EQ(level_of(e), Level::kFast);
+  e.retained_high = 0.89;
+  EXPECT_EQ(level_of(e), Level::kNone);
+  e.dense_score = 0;  // dense itself scores nothing: the score decides nothing
+  EXPECT_EQ(level_of(e), Level::kStrict);
+  e.low_precision = true;
+  EXPECT_EQ(level_of(e), Level::kBalanced);
+}
+
+TEST(Card, TextRoundTrips) {
+  const std::string text = card().to_json();
+  const auto read = Card::parse(text, "c");
+  ASSERT_TRUE(read.ok()) << read.status().message();
+  EXPECT_EQ(read->to_json(), text);
+  EXPECT_EQ(read->entries.size(), 3U);
+  EXPECT_EQ(read->entries[1].ratio, 0.3);
+  EXPECT_THAT(text, HasSubstr("\"reaches\":\"balanced\""));
+}
+
+TEST(Card, BadCardsAreRefusedByFieldAndValue) {
+  const std::string good = card().to_json();
+  const auto swapped = [&](const std::string& from, const std::string& to) {
+    std::string text = good;
+    const size_t at = text.find(from);
+    EXPECT_NE(at, std::string::npos) << from;
+    return Card::parse(text.replace(at, from.size(), to), "c.json").status();
+  };
+  const std::tuple<const char*, const char*, const char*> cases[] = {
+      {"redknot card", "other", "c.json.format"},
+      {"\"version\":1", "\"version\":7", "this program reads version 1"},
+      {"\"mode\":\"reuse\"", "\"mode\":\"magic\"", "entries[0].mode"},
+      {"\"fit\":\"lead\"", "\"fit\":\"glove\"", "entries[0].fit"},
+      {"\"min_tokens\":1000", "\"min_tokens\":-1", "entries[0].min_tokens"},
+      {"\"max_tokens\":8000", "\"max_tokens\":10", "is no number from 1000"},
+      {"\"n\":200", "\"n\":0", "entries[0].n"},
+      {"\"n\":200", "\"n\":2.5", "no whole number"},
+      {"\"kl_high\"", "\"kl_hi\"", "kl_high: is missing"},
+      {"\"needle_lost\":0", "\"needle_lost\":201", "entries[0].needle_lost"},
+      {"\"ratio\":3E-1", "\"ratio\":1.5", "entries[1].ratio"},
+      {"\"entries\":[", "\"entries\":[7,", "entries[0]: no object"},
+  };
+  for (const auto& [from, to, message] : cases) {
+    const Status status = swapped(from, to);
+    EXPECT_EQ(status.code(), Code::kInvalidArgument) << to;
+    EXPECT_THAT(status.message(), HasSubstr(message)) << to;
+  }
+  EXPECT_EQ(Card::parse(good.substr(0, good.size() / 2), "c").status().code(), Code::kDataLoss);
+  EXPECT_EQ(Card::parse("", "c").status().code(), Code::kDataLoss);
+  EXPECT_EQ(Card::load("/nowhere/card.json").status().code(), Code::kNotFound);
+}
+
+TEST(Card, AnothersCardIsRefusedWithBothValues) {
+  EXPECT_TRUE(check_card(card(), {"ab12", "cd34", "f16"}, "c").ok());
+  for (const CardIdentity& other :
+       {CardIdentity{"ffff", "cd34", "f16"}, {"ab12", "ffff", "f16"}, {"ab12", "cd34", "ffff"}}) {
+    const Status status = check_card(card(), other, "c");
+    EXPECT_EQ(status.code(), Code::kInvalidArgument);
+    EXPECT_THAT(status.message(), HasSubstr("ffff"));
+  }
+}
+
+TEST(Gate, TheFastestEntryThatReachesTheLevelIsServed) {
+  const Card c = card();
+  const auto ask = [&](Level level, int64_t tokens = 4000, int documents = 4,
+                       Fit fit = Fit::kLead) {
+    return choose_mode(&c, {level, tokens, documents, fit});
+  };
+  EXPECT_EQ(ask(Level::kFast).mode, Mode::kBoundary);  // reuse is faster and reaches nothing
+  EXPECT_EQ(ask(Level::kBalanced).mode, Mode::kSelective);
+  EXPECT_EQ(ask(Level::kBalanced).ratio, 0.3);
+  EXPECT_EQ(ask(Level::kBalanced).level, Level::kBalanced);
+  EXPECT_EQ(ask(Level::kStrict).mode, Mode::kPrefix);
+  EXPECT_THAT(ask(Level::kStrict).reason, HasSubstr("no mode on the card reaches strict"));
+  EXPECT_EQ(ask(Level::kFast, 4000, 4, Fit::kPredecessor).mode, Mode::kBoundary);  // a better fit
+  const std::tuple<int64_t, int, Fit> uncovered[] = {{999, 4, Fit::kLead},
+                                                     {8001, 4, Fit::kLead},
+                                                     {4000, 1, Fit::kLead},
+                                                     {4000, 11, Fit::kLead},
+                                                     {4000, 4, Fit::kOtherLead}};
+  for (const auto& [tokens, documents, fit] : uncovered) {
+    const GateAnswer answer = ask(Level::kFast, tokens, documents, fit);
+    EXPECT_EQ(answer.mode, Mode::kPrefix);
+    EXPECT_THAT(answer.reason, HasSubstr("covers no prompt"));
+  }
+  EXPECT_EQ(choose_mode(nullptr, {Level::kFast, 4000, 4, Fit::kLead}).mode, Mode::kPrefix);
+}
+
+}  // namespace
+}  // namespace rk::engine
