@@ -68,6 +68,9 @@ double difference(const float* logits, const float* want, size_t vocab) {
 struct Case {
   const char* folder;
   const char* gemm;  // "" lets the engine choose
+  friend void PrintTo(const Case& c, std::ostream* os) {
+    *os << c.folder << (*c.gemm == '\0' ? "" : ", reference gemm");
+  }
 };
 
 class Parity : public testing::TestWithParam<Case> {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <numeric>
+#include <ostream>
 #include <random>
 #include <string>
 #include <thread>
@@ -34,6 +35,11 @@ class SegAttnCudaProblem {
     int rotary = -1;  // -1: the whole head
     RopePairs pairs = RopePairs::kHalfSplit;
     int num_layers = 1, layer = 0;
+    friend void PrintTo(const Shape& s, std::ostream* os) {
+      *os << s.heads << "/" << s.kv_heads << " heads of " << s.dim << ", " << dtype_name(s.dtype)
+          << ", rotary " << s.rotary << (s.pairs == RopePairs::kInterleaved ? " interleaved" : "")
+          << ", layer " << s.layer << " of " << s.num_layers;
+    }
   };
   struct Solution {
     std::vector<float> o, lse;  // lse only where every item has a part
