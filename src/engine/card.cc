@@ -273,6 +273,18 @@ Status check_card(const Card& card, const CardIdentity& identity, const std::str
   return {};
 }
 
+Level level_of_mode(const Card* card, const GateQuestion& q, Mode mode, double ratio,
+                    int boundary_rows) {
+  Level best = Level::kNone;
+  if (card == nullptr) return best;
+  for (const CardEntry& e : card->entries) {
+    const bool same = e.mode == mode && (mode != Mode::kSelective || e.ratio == ratio) &&
+                      (mode != Mode::kBoundary || e.boundary_rows == boundary_rows);
+    if (same && covers(e, q)) best = std::max(best, level_of(e));
+  }
+  return best;
+}
+
 GateAnswer choose_mode(const Card* card, const GateQuestion& q) {
   GateAnswer out;
   if (card == nullptr) {

@@ -13,12 +13,6 @@
 
 namespace rk::engine {
 
-/// How faithful a request wants its answer. Ordered: kStrict is the most faithful.
-enum class Level { kNone, kFast, kBalanced, kStrict };
-const char* level_name(Level level);  ///< "none", "fast", "balanced", "strict"
-/// Errors: kInvalidArgument naming the known ones.
-Result<Level> parse_level(std::string_view name);
-
 /// What the documents of a prompt were computed behind, best first (spec A3). A prompt's fit is the
 /// worst of its documents'.
 enum class Fit { kPredecessor, kMean, kCompany, kLead, kOtherLead };
@@ -90,5 +84,10 @@ struct GateAnswer {
 /// prompt and reaches the level; exact prefix reuse where there is none, and always for kStrict
 /// without an entry. An entry measured at a worse fit covers a better one. Pure.
 GateAnswer choose_mode(const Card* card, const GateQuestion& question);
+
+/// The most faithful level that a covering entry of exactly this setting reaches; kNone without
+/// one. `ratio` matters to kSelective only, `boundary_rows` to kBoundary. Pure.
+Level level_of_mode(const Card* card, const GateQuestion& question, Mode mode, double ratio,
+                    int boundary_rows);
 
 }  // namespace rk::engine

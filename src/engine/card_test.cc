@@ -151,5 +151,18 @@ TEST(Gate, TheFastestEntryThatReachesTheLevelIsServed) {
   EXPECT_EQ(choose_mode(nullptr, {Level::kFast, 4000, 4, Fit::kLead}).mode, Mode::kPrefix);
 }
 
+TEST(Gate, AModeNamedByHandPassesOnlyAtTheMeasuredSetting) {
+  const Card c = card();
+  const GateQuestion here{Level::kFast, 4000, 4, Fit::kLead};
+  EXPECT_EQ(level_of_mode(&c, here, Mode::kSelective, 0.3, 0), Level::kBalanced);
+  EXPECT_EQ(level_of_mode(&c, here, Mode::kSelective, 0.2, 0), Level::kNone);
+  EXPECT_EQ(level_of_mode(&c, here, Mode::kBoundary, 0, 0), Level::kFast);
+  EXPECT_EQ(level_of_mode(&c, here, Mode::kBoundary, 0, 8), Level::kNone);
+  EXPECT_EQ(level_of_mode(&c, here, Mode::kReuse, 0, 0), Level::kNone);
+  EXPECT_EQ(level_of_mode(&c, {Level::kFast, 90000, 4, Fit::kLead}, Mode::kBoundary, 0, 0),
+            Level::kNone);
+  EXPECT_EQ(level_of_mode(nullptr, here, Mode::kBoundary, 0, 0), Level::kNone);
+}
+
 }  // namespace
 }  // namespace rk::engine

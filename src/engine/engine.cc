@@ -18,6 +18,14 @@ namespace {
 constexpr int kPageRows = 16;
 constexpr int64_t kCardReserveBytes = int64_t{1} << 30;  // cuBLASLt, the driver, graphs
 constexpr int64_t kLeastContext = 1024;
+// A mode that had nothing to splice and ran exactly passes, whatever was asked.
+void keep_what_gate_said(const RequestStats& said, RequestStats& stats) {
+  stats.gate_reason = said.gate_reason;
+  if (stats.mode == Mode::kDense || stats.mode == Mode::kPrefix) return;
+  stats.gate = said.gate;
+  stats.quality_used = said.quality_used;
+}
+
 constexpr int kHostStepRows = 128, kCardStepRows = 4096;
 
 }  // namespace
@@ -98,6 +106,13 @@ Status Engine::load(const Options& options) {
   RK_RETURN_IF_ERROR(load_decoder(options, identity));
   RK_RETURN_IF_ERROR(load_plan(options));
   RK_RETURN_IF_ERROR(create_pool(options));
+  model_path_ = options.model;
+  cache_dir_ = options.cache_dir;
+  if (!options.card.empty()) {
+    RK_TRY(card_, Card::load(options.card));
+    RK_TRY(const CardIdentity ours, card_identity());
+    RK_RETURN_IF_ERROR(check_card(*card_, ours, options.card));
+  }
   identity.add("kv dtype", dtype_name(pool_->dtype())).add("row format", 1);
   for (const double f : model::rope_inv_freq(config().rope)) identity.add("rope", f);
   identity.add("gemm", ctx_.forced_variant("gemm")).add("plan", plan_.digest());
@@ -160,6 +175,40 @@ Status Engine::create_pool(const Options& options) {
   if (options.device.is_cuda()) pool.capacity_bytes = pool_bytes_;
   RK_TRY(pool_, kv::PagePool::create(pool));
   return {};
+}
+
+Result<CardIdentity> Engine::card_identity() const {
+  RK_TRY(const kv::Digest weights, kv::weights_digest(model_path_, cache_dir_));
+  return CardIdentity{weights.hex(), plan_.digest(), dtype_name(pool_->dtype())};
+}
+
+Request Engine::through_gate(const Request& request, RequestStats& said) const {
+  Request out = request;
+  GateQuestion question{request.quality};
+  for (const PromptSpan& span : request.spans) {
+    question.prompt_tokens += static_cast<int64_t>(span.tokens.size());
+    question.num_documents += span.segment && !span.tokens.empty();
+  }
+  question.fit = request.company.empty() ? Fit::kLead : Fit::kCompany;
+  const Card* card = card_ ? &*card_ : nullptr;
+  if (request.mode == Mode::kDense || request.mode == Mode::kPrefix) return out;
+  if (request.mode == Mode::kAuto) {
+    const GateAnswer answer = choose_mode(card, question);
+    out.mode = answer.mode;
+    out.selective_ratio = answer.mode == Mode::kSelective ? answer.ratio : out.selective_ratio;
+    out.boundary_rows = answer.mode == Mode::kBoundary ? answer.boundary_rows : out.boundary_rows;
+    said.gate_reason = answer.reason;
+    said.quality_used = answer.level;
+    return out;
+  }
+  said.quality_used =
+      level_of_mode(card, question, request.mode, request.selective_ratio, request.boundary_rows);
+  if (said.quality_used == Level::kNone) {
+    said.gate = "bypassed";
+    said.gate_reason =
+        card == nullptr ? "named by hand, no card" : "named by hand, no card allows it";
+  }
+  return out;
 }
 
 Status Engine::health() const {
@@ -249,10 +298,12 @@ Status Engine::run_rows(kv::SequenceKv& kv, std::span<const int32_t> tokens,
   return {};
 }
 
-Status Engine::evaluate(const Request& request, int64_t num_rows, std::vector<float>& logits,
+Status Engine::evaluate(const Request& asked, int64_t num_rows, std::vector<float>& logits,
                         RequestStats* stats) {
   RK_RETURN_IF_ERROR(health());
-  RK_RETURN_IF_ERROR(check(request));
+  RK_RETURN_IF_ERROR(check(asked));
+  RequestStats said;
+  const Request request = through_gate(asked, said);
   Run run;
   RK_RETURN_IF_ERROR(start(request, {}, run));
   const auto& active = run.assembly.active;
@@ -267,15 +318,20 @@ Status Engine::evaluate(const Request& request, int64_t num_rows, std::vector<fl
   logits.clear();
   RK_RETURN_IF_ERROR(run_rows(*run.kv, run.prompt.tokens, active,
                               static_cast<size_t>(first - active.begin()), {}, logits));
-  if (stats) *stats = run.assembly.stats;
+  if (stats) {
+    *stats = run.assembly.stats;
+    keep_what_gate_said(said, *stats);
+  }
   keep_exact_rows(request, run);
   return {};
 }
 
-void Engine::run(const Request& request, double queue_ms, Listener& listener) {
+void Engine::run(const Request& asked, double queue_ms, Listener& listener) {
   const double start_ms = now_ms();
   Outcome outcome;
   outcome.stats.queue_ms = queue_ms;
+  RequestStats said;
+  const Request request = through_gate(asked, said);
   const auto serve = [&]() -> Status {
     RK_RETURN_IF_ERROR(health());
     RK_RETURN_IF_ERROR(check(request));
@@ -283,6 +339,7 @@ void Engine::run(const Request& request, double queue_ms, Listener& listener) {
     RK_RETURN_IF_ERROR(start(
         request, [&] { return listener.cancelled(); }, run));
     outcome.stats = run.assembly.stats;
+    keep_what_gate_said(said, outcome.stats);
     outcome.stats.queue_ms = queue_ms;
     outcome.stats.ingest_ms = run.ingest_ms;
     Next next;

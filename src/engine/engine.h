@@ -13,6 +13,7 @@
 
 #include "base/thread_pool.h"
 #include "engine/assembly.h"
+#include "engine/card.h"
 #include "engine/request.h"
 #include "engine/service.h"
 #include "kv/head_plan.h"
@@ -27,10 +28,12 @@ namespace rk::engine {
 class Engine : public Runner {
  public:
   struct Options {
-    std::string model;               ///< GGUF file or Hugging Face folder
-    std::string plan;                ///< head plan file; empty: all global
-    std::string plan_json;           ///< the same as text; wins over `plan`
-    int threads = 0;                 ///< 0: all usable cores
+    std::string model;      ///< GGUF file or Hugging Face folder
+    std::string plan;       ///< head plan file; empty: all global
+    std::string plan_json;  ///< the same as text; wins over `plan`
+    std::string card;       ///< card file (engine/card.h); empty: no approximate mode passes
+    std::string cache_dir;  ///< remembers digests of weight files; empty: nothing is kept
+    int threads = 0;        ///< 0: all usable cores
     kernels::ForcedVariants forced;  ///< --kernel OP=VARIANT
     Device device;                   ///< where the model runs
     DType kv_dtype = DType::kF16;    ///< of stored rows: f16, bf16, f32; a card keeps bf16
@@ -63,6 +66,8 @@ class Engine : public Runner {
   Status evaluate(const Request& request, int64_t num_rows, std::vector<float>& logits,
                   RequestStats* stats);
 
+  /// What a card must name to be this engine's. Reads the weight files once.
+  Result<CardIdentity> card_identity() const;
   const model::ModelConfig& config() const { return decoder_->config(); }
   const kv::HeadPlan& plan() const { return plan_; }
   const kv::PagePool& pool() const { return *pool_; }
@@ -96,6 +101,8 @@ class Engine : public Runner {
                          std::span<const int32_t> tokens) const;
   bool reusing(const Request& request, Mode mode) const;
 
+  /// The request with the mode that the gate lets through, and what it says about it.
+  Request through_gate(const Request& request, RequestStats& said) const;
   Status start(const Request& request, const CancelFn& cancelled, Run& run);
   Status find_segments(const Request& request, const CancelFn& cancelled, Run& run,
                        Available& available);
@@ -142,6 +149,8 @@ class Engine : public Runner {
   std::vector<kv::Visible> visible_, dense_visible_;
   Status failure_;  ///< of the card; once set the engine never answers again
   mutable std::mutex failure_mutex_;
+  std::optional<Card> card_;
+  std::string model_path_, cache_dir_;
   std::string identity_;  ///< what shaped every row of this engine
   int64_t context_tokens_ = 0;
   std::unique_ptr<kv::PagePool> pool_;  ///< outlives everything that shares its pages

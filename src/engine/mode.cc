@@ -15,6 +15,7 @@ constexpr Row kModes[] = {
     {Mode::kDense, "dense", true},         {Mode::kPrefix, "prefix", true},
     {Mode::kReuse, "reuse", true},         {Mode::kBoundary, "boundary", true},
     {Mode::kSelective, "selective", true}, {Mode::kRedknot, "redknot", false},
+    {Mode::kAuto, "auto", true},
 };
 
 template <class T>

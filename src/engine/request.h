@@ -13,10 +13,17 @@
 namespace rk::engine {
 
 /// Recovery modes (spec A5). Those not built yet are known by name, so that asking names them.
-enum class Mode { kDense, kPrefix, kReuse, kBoundary, kSelective, kRedknot };
+/// kAuto: the gate chooses (engine/card.h).
+enum class Mode { kDense, kPrefix, kReuse, kBoundary, kSelective, kRedknot, kAuto };
 const char* mode_name(Mode mode);
 /// Errors: kInvalidArgument naming the known ones; kUnimplemented for a known one not built.
 Result<Mode> parse_mode(std::string_view name);
+
+/// How faithful a request wants its answer (spec A8). Ordered: kStrict is the most faithful.
+enum class Level { kNone, kFast, kBalanced, kStrict };
+const char* level_name(Level level);  ///< "none", "fast", "balanced", "strict"
+/// Errors: kInvalidArgument naming the known ones; kNone cannot be asked for.
+Result<Level> parse_level(std::string_view name);
 
 struct Request;
 /// A mode as people write it, with its number: "dense", "selective:0.3" (ratio), "boundary:32" (k).
@@ -34,9 +41,10 @@ struct PromptSpan {
 struct Request {
   std::vector<PromptSpan> spans;  ///< in prompt order; empty spans are dropped
   Mode mode = Mode::kPrefix;
-  int boundary_rows = 32;         ///< kBoundary: first k rows of each non-exact segment
-  double selective_ratio = 0.15;  ///< kSelective: share of non-exact document rows recomputed
-  bool select_rows = false;       ///< kSelective: rows one by one instead of blocks of 16
+  Level quality = Level::kStrict;  ///< kAuto: what the gate must see on the card
+  int boundary_rows = 32;          ///< kBoundary: first k rows of each non-exact segment
+  double selective_ratio = 0.15;   ///< kSelective: share of non-exact document rows recomputed
+  bool select_rows = false;        ///< kSelective: rows one by one instead of blocks of 16
   /// kSelective: the prompt's last tokens that stand for generated ones (a given answer that is
   /// followed); no part of the question, so they do not take part in the choice of rows.
   int answer_tokens = 0;
@@ -67,6 +75,9 @@ struct DocumentUse {
 /// Disjoint counts of spec A9, and where the time went.
 struct RequestStats {
   Mode mode = Mode::kDense;  ///< the one that ran
+  /// "pass": exact, or a card allows it; "bypassed": named by hand, no card allows it.
+  std::string gate = "pass", gate_reason;
+  Level quality_used = Level::kStrict;  ///< what the card says of it; kNone where bypassed
   int64_t prompt_tokens = 0;
   int64_t prefix_cached = 0, document_cached = 0, recomputed = 0,
           fresh = 0;      ///< sum: prompt_tokens

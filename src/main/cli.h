@@ -20,6 +20,7 @@ namespace rk::cli {
 struct CommonFlags {
   std::string model = "smollm2";  ///< path, or a name that `pull` knows
   std::string plan;               ///< head plan JSON; empty: all heads global
+  std::string card;               ///< card of measured fidelity; empty: none
   std::string device = "cpu";
   std::string card_weights = "auto";  ///< how a card keeps the layers' matrices
   bool fit = false;  ///< on a card: a shorter context where the model's does not fit
@@ -35,7 +36,7 @@ enum Uses : unsigned {
   kUsesNothing = 0,
   kUsesModel = 1,   ///< -m/--model
   kUsesPlan = 2,    ///< --plan
-  kUsesEngine = 4,  ///< --device, --card-weights, --fit, --threads, --kernel, --kv-dtype
+  kUsesEngine = 4,  ///< --device, --card, --card-weights, --fit, --threads, --kernel, --kv-dtype
   kUsesSeed = 8,    ///< --seed
   kUsesJson = 16,   ///< --json
 };

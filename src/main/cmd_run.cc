@@ -12,7 +12,7 @@ namespace json = boost::json;
 
 struct RunFlags {
   std::vector<std::string> documents;
-  std::string mode = "prefix";
+  std::string mode = "prefix", quality = "strict";
   std::string question;
   int max_tokens = 256, boundary_rows = 32;
   double ratio = 0.15;
@@ -45,6 +45,7 @@ json::object tokens_json(const engine::RequestStats& s) {
 Status run(const RunFlags& f, const CommonFlags& common) {
   engine::Request request;
   RK_RETURN_IF_ERROR(read_recovery(f, request));
+  RK_TRY(request.quality, engine::parse_level(f.quality));
   std::vector<serve::Document> documents;
   for (const std::string& path : f.documents) {
     RK_TRY(auto document, read_document(path));
@@ -73,8 +74,9 @@ Status run(const RunFlags& f, const CommonFlags& common) {
                               {"probe_ms", s.probe_ms},
                               {"tokens_per_s", rate},
                               {"tokens", tokens_json(s)},
-                              {"gate",
-                               f.mode == "dense" || f.mode == "prefix" ? "pass" : "bypassed"}}
+                              {"gate", s.gate},
+                              {"gate_reason", s.gate_reason},
+                              {"quality_used", engine::level_name(s.quality_used)}}
               << "\n";
     return {};
   }
@@ -87,7 +89,9 @@ Status run(const RunFlags& f, const CommonFlags& common) {
   if (s.probe_ms > 0) {
     std::cerr << " (" << static_cast<int64_t>(s.probe_ms) << " of them choosing rows)";
   }
-  std::cerr << ", " << static_cast<int64_t>(rate * 10) / 10.0 << " tokens/s\n";
+  std::cerr << ", " << static_cast<int64_t>(rate * 10) / 10.0 << " tokens/s; gate " << s.gate;
+  if (!s.gate_reason.empty()) std::cerr << ": " << s.gate_reason;
+  std::cerr << "\n";
   return {};
 }
 
@@ -107,7 +111,11 @@ Command cmd_run() {
       .declare = [](Flags& flags, const CommonFlags& common) -> Action {
         auto f = std::make_shared<RunFlags>();
         flags.add("-d,--document", f->documents, "a UTF-8 text file; may repeat");
-        flags.add("--mode", f->mode, "dense, prefix, reuse, boundary[:k] or selective[:ratio]");
+        flags.add("--mode", f->mode,
+                  "dense, prefix, reuse, boundary[:k], selective[:ratio], or auto: what --card "
+                  "allows at --quality");
+        flags.choice("--quality", f->quality, {"strict", "balanced", "fast"},
+                     "mode auto: the fastest mode measured to be this faithful");
         flags.add("--boundary-rows", f->boundary_rows, "boundary: rows recomputed per document");
         flags.add("--ratio", f->ratio, "selective: share of document rows recomputed, 0 to 1");
         flags.add("--select-rows", f->select_rows,

@@ -27,6 +27,8 @@ Result<engine::Engine::Options> engine_options(const CommonFlags& common, const 
   RK_TRY(options.device, parse_device(common.device));
   options.card_weights = card_weights(common);
   options.fit = common.fit;
+  options.card = common.card;
+  if (const auto directory = model_directory(); directory.ok()) options.cache_dir = *directory;
   options.on_memory_plan = [](const std::string& plan) { std::cerr << plan << "\n"; };
   options.model = path;
   options.plan = common.plan;

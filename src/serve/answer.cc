@@ -91,7 +91,7 @@ json::object usage_json(const engine::RequestStats& stats) {
             {"recomputed_tokens", stats.recomputed}}}};
 }
 
-json::object redknot_json(const engine::RequestStats& stats, bool bypassed) {
+json::object redknot_json(const engine::RequestStats& stats) {
   json::array documents;
   for (const engine::DocumentUse& use : stats.documents) {
     documents.push_back({{"state", use.state == engine::DocumentState::kHit ? "hit" : "miss"},
@@ -99,7 +99,9 @@ json::object redknot_json(const engine::RequestStats& stats, bool bypassed) {
                          {"tokens", use.num_tokens}});
   }
   return {{"mode", engine::mode_name(stats.mode)},
-          {"gate", bypassed ? "bypassed" : "pass"},
+          {"gate", stats.gate},
+          {"gate_reason", stats.gate_reason},
+          {"quality_used", engine::level_name(stats.quality_used)},
           {"documents", std::move(documents)},
           {"relocated_tokens", stats.relocated},
           {"kv_bytes", stats.kv_bytes},
@@ -178,7 +180,7 @@ class WholeAnswer : public Answer, public std::enable_shared_from_this<WholeAnsw
     } else if (info_.stream && !failed_) {
       begin(index);
       json::object last = object_of(index, "", {}, end.reason.c_str());
-      last["redknot"] = redknot_json(end.stats, info_.gate_bypassed);
+      last["redknot"] = redknot_json(end.stats);
       held_ += event(last);
     }
     settle();
@@ -212,7 +214,7 @@ class WholeAnswer : public Answer, public std::enable_shared_from_this<WholeAnsw
     }
     json::object body = object_with(std::move(choices));
     body["usage"] = usage_json(stats());
-    body["redknot"] = redknot_json(stats(), info_.gate_bypassed);
+    body["redknot"] = redknot_json(stats());
     responder_->send(
         {200, common_headers("application/json", info_.request_id), json::serialize(body)});
   }
@@ -295,7 +297,7 @@ class WholeAnswer : public Answer, public std::enable_shared_from_this<WholeAnsw
     if (info_.include_usage) {
       json::object usage = object_with({});
       usage["usage"] = usage_json(stats());
-      usage["redknot"] = redknot_json(stats(), info_.gate_bypassed);
+      usage["redknot"] = redknot_json(stats());
       held_ += event(usage);
     }
     held_ += "data: [DONE]\n\n";

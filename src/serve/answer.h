@@ -17,7 +17,7 @@ struct AnswerInfo {
   std::string request_id;  ///< X-Request-Id
   std::string model, route;
   int64_t created = 0;
-  bool chat = false, stream = false, include_usage = false, gate_bypassed = false;
+  bool chat = false, stream = false, include_usage = false;
   bool logprobs = false;
   int num_choices = 1;
   std::string echo;

@@ -142,7 +142,11 @@ class FakeRunner : public engine::Runner {
   }
   void describe(const engine::Request& request, engine::RequestStats& stats) {
     state_.last_prompt.clear();
-    stats.mode = request.mode;
+    stats.mode = request.mode == engine::Mode::kAuto ? engine::Mode::kPrefix : request.mode;
+    if (stats.mode != engine::Mode::kDense && stats.mode != engine::Mode::kPrefix) {
+      stats.gate = "bypassed";  // there is no card
+      stats.quality_used = engine::Level::kNone;
+    }
     stats.ttft_ms = 1;
     for (const engine::PromptSpan& span : request.spans) {
       const auto size = static_cast<int64_t>(span.tokens.size());

@@ -127,16 +127,17 @@ void read_streaming(JsonFields& fields, GenerateRequest& out) {
   fields.adopt(inner);
 }
 
-// {"mode", "k", "ratio", "select_rows", "reuse", "write"}: exact rows unless the caller names a
-// mode.
+// {"mode", "k", "ratio", "select_rows", "reuse", "quality", "write"}: exact rows unless the caller
+// names a mode or a quality.
 void read_redknot(JsonFields& fields, GenerateRequest& out) {
   out.engine.mode = engine::Mode::kPrefix;
   const json::object* object = fields.object("redknot");
   if (object == nullptr) return;
   JsonFields inner(*object, "redknot.");
-  std::string mode, reuse;
+  std::string mode, reuse, quality;
   inner.string("mode", 64, mode);
   inner.string("reuse", 64, reuse);
+  inner.string("quality", 64, quality);
   inner.integer("k", 0, 1 << 20, out.engine.boundary_rows);
   inner.number("ratio", 0, 1, out.engine.selective_ratio);
   inner.boolean("select_rows", out.engine.select_rows);
@@ -144,16 +145,22 @@ void read_redknot(JsonFields& fields, GenerateRequest& out) {
   if (inner.ok() && !mode.empty()) {
     const Status parsed = engine::read_mode(mode, out.engine);
     if (!parsed.ok()) inner.fail("mode", parsed.message());
-    const engine::Mode asked = out.engine.mode;
-    out.gate_bypassed = asked != engine::Mode::kDense && asked != engine::Mode::kPrefix;
   }
+  if (inner.ok() && !quality.empty()) {
+    const auto level = engine::parse_level(quality);
+    if (!level.ok()) inner.fail("quality", level.status().message());
+    if (level.ok()) out.engine.quality = level.value();
+    if (mode.empty() && (reuse.empty() || reuse == "auto")) out.engine.mode = engine::Mode::kAuto;
+  }
+  const engine::Mode asked = out.engine.mode;
+  const bool approximate = asked != engine::Mode::kDense && asked != engine::Mode::kPrefix;
   if (reuse == "off") {
-    if (out.gate_bypassed) inner.fail("reuse", cat("\"off\" contradicts the mode \"", mode, "\""));
+    if (approximate) inner.fail("reuse", cat("\"off\" contradicts the mode \"", mode, "\""));
     out.engine.mode = engine::Mode::kDense;
     out.engine.cache_read = out.engine.cache_write = false;
   } else if (!reuse.empty() && reuse != "auto" && reuse != "exact") {
     inner.fail("reuse", cat(json_quote(reuse), " is none of auto, exact, off"));
-  } else if (reuse == "exact" && out.gate_bypassed) {
+  } else if (reuse == "exact" && approximate) {
     inner.fail("reuse", cat("\"exact\" contradicts the mode \"", mode, "\""));
   }
   fields.adopt(inner);

@@ -30,8 +30,7 @@ struct ModelView {
 
 struct GenerateRequest {
   bool chat = false, stream = false, include_usage = false;
-  bool gate_bypassed = false;  ///< an approximate mode, named by hand
-  std::string echo;            ///< text that precedes the answer (`echo` of completions)
+  std::string echo;  ///< text that precedes the answer (`echo` of completions)
   std::string cache_salt;
   int num_choices = 1;  ///< answers to the same prompt, with seeds one apart
   engine::Request engine;

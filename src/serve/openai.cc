@@ -200,7 +200,6 @@ void OpenAi::generate(const HttpRequest& request, GenerateRequest call, const st
   info.chat = call.chat;
   info.stream = call.stream;
   info.include_usage = call.include_usage;
-  info.gate_bypassed = call.gate_bypassed;
   info.logprobs = call.engine.num_logprobs >= 0;
   info.echo = std::move(call.echo);
   info.num_choices = call.num_choices;

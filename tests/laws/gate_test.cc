@@ -1,0 +1,110 @@
+// The gate on the engine's own path: a card lets a mode through where it was measured, and nowhere
+// else.
+#include <gmock/gmock.h>
+
+#include "tiny_model.h"
+
+namespace rk::engine::tiny {
+namespace {
+
+using testing::HasSubstr;
+
+class GateTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    options_.model = path("llama");
+    options_.threads = 1;
+    options_.max_step_rows = 16;
+    options_.device = test_device();
+    auto plain = Engine::create(options_);
+    ASSERT_TRUE(plain.ok()) << plain.status().message();
+    const auto identity = (*plain)->card_identity();
+    ASSERT_TRUE(identity.ok()) << identity.status().message();
+    card_.weights = identity->weights;
+    card_.plan = identity->plan;
+    card_.kv_dtype = identity->kv_dtype;
+    CardEntry e;
+    e.mode = Mode::kBoundary;
+    e.boundary_rows = 5;
+    e.min_tokens = 50;
+    e.max_tokens = 400;
+    e.min_documents = 2;
+    e.max_documents = 3;
+    e.n = 300;
+    e.dense_score = e.mode_score = 0.5;
+    e.retained_low = e.retained_high = 1;
+    e.mean_kl = 0.1;
+    e.kl_high = 0.12;
+    e.needle_n = 300;
+    e.needle_loss_high = 0.01;
+    e.ttft_ratio = 0.2;
+    card_.entries = {e};
+  }
+  void TearDown() override {
+    std::filesystem::remove(options_.model);
+    std::filesystem::remove(options_.model + ".card");
+  }
+  Result<std::unique_ptr<Engine>> with_card() {
+    options_.card = options_.model + ".card";
+    std::ofstream(options_.card) << card_.to_json();
+    return Engine::create(options_);
+  }
+  Request two_documents(Level quality) {
+    Request r = request(Mode::kAuto, {fresh(8, 1), document(40, 2), document(50, 3), fresh(9, 4)});
+    r.quality = quality;
+    r.boundary_rows = 32;  // the card's number counts
+    return r;
+  }
+  Engine::Options options_;
+  Card card_;
+};
+
+TEST_F(GateTest, TheCardDecidesWhatIsServed) {
+  auto engine = with_card();
+  ASSERT_TRUE(engine.ok()) << engine.status().message();
+  const auto fast = run(**engine, two_documents(Level::kFast)).outcome.stats;
+  EXPECT_EQ(fast.mode, Mode::kBoundary);
+  EXPECT_EQ(fast.recomputed, 5);  // of the second document: the first is exact
+  EXPECT_EQ(fast.gate, "pass");
+  EXPECT_EQ(fast.quality_used, Level::kFast);
+  EXPECT_THAT(fast.gate_reason, HasSubstr("boundary:5 reaches fast"));
+
+  const auto balanced = run(**engine, two_documents(Level::kBalanced)).outcome.stats;
+  EXPECT_EQ(balanced.mode, Mode::kPrefix);
+  EXPECT_EQ(balanced.gate, "pass");
+  EXPECT_EQ(balanced.quality_used, Level::kStrict);
+  EXPECT_THAT(balanced.gate_reason, HasSubstr("no mode on the card reaches balanced"));
+
+  Request long_one = two_documents(Level::kFast);
+  long_one.spans.push_back(fresh(330, 5));
+  EXPECT_EQ(run(**engine, long_one).outcome.stats.mode, Mode::kPrefix);
+}
+
+TEST_F(GateTest, AModeNamedByHandIsServedAndSaysSo) {
+  auto engine = with_card();
+  ASSERT_TRUE(engine.ok()) << engine.status().message();
+  Request r = two_documents(Level::kFast);
+  r.mode = Mode::kReuse;
+  const auto reuse = run(**engine, r).outcome.stats;
+  EXPECT_EQ(reuse.mode, Mode::kReuse);
+  EXPECT_EQ(reuse.gate, "bypassed");
+  EXPECT_EQ(reuse.quality_used, Level::kNone);
+  r.mode = Mode::kBoundary;
+  r.boundary_rows = 5;
+  const auto measured = run(**engine, r).outcome.stats;
+  EXPECT_EQ(measured.gate, "pass");
+  EXPECT_EQ(measured.quality_used, Level::kFast);
+  r.spans = {fresh(60, 1)};  // nothing to splice: it ran exactly
+  r.mode = Mode::kReuse;
+  EXPECT_EQ(run(**engine, r).outcome.stats.gate, "pass");
+}
+
+TEST_F(GateTest, ACardOfSomethingElseIsRefused) {
+  card_.weights[0] = card_.weights[0] == '0' ? '1' : '0';
+  const auto engine = with_card();
+  EXPECT_EQ(engine.status().code(), Code::kInvalidArgument);
+  EXPECT_THAT(engine.status().message(), HasSubstr("weights"));
+}
+
+}  // namespace
+}  // namespace rk::engine::tiny
