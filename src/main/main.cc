@@ -16,6 +16,7 @@
   use(cmd_bench_prefill) \
   use(cmd_bench_decode) \
   use(cmd_bench_ttft) \
+  use(cmd_bench_rag) \
   use(cmd_bench_shapes) \
   use(cmd_serve)         \
   // last line

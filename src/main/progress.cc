@@ -19,8 +19,8 @@ void Progress::note(const std::string& line) {
   if (!quiet_) std::fprintf(stderr, "%s\n", line.c_str());
 }
 
-void Progress::bytes(const std::string& label, int64_t done, int64_t total) {
-  if (quiet_) return;
+bool Progress::due(const std::string& label, int64_t done, int64_t total) {
+  if (quiet_) return false;
   const auto now = Clock::now();
   if (!open_ || label != label_) {
     end();
@@ -31,23 +31,57 @@ void Progress::bytes(const std::string& label, int64_t done, int64_t total) {
     shown_ = terminal_ ? Clock::time_point{} : now;
   }
   const auto pause = terminal_ ? std::chrono::milliseconds(100) : std::chrono::milliseconds(5000);
-  if (now - shown_ < pause && done != total) return;
+  if (now - shown_ < pause && done != total) return false;
   shown_ = now;
-  const double seconds = std::chrono::duration<double>(now - start_).count();
-  const double rate = seconds > 0.2 ? static_cast<double>(done - first_) / seconds : 0;
+  return true;
+}
+
+double Progress::seconds() const {
+  return std::chrono::duration<double>(Clock::now() - start_).count();
+}
+
+void Progress::show(const std::string& text) const {
+  std::fprintf(stderr, terminal_ ? "\r%s\x1b[K" : "%s\n", text.c_str());
+}
+
+namespace {
+
+int percent_of(int64_t done, int64_t total) {
+  return static_cast<int>(100.0 * static_cast<double>(done) / static_cast<double>(total));
+}
+
+std::string bar_of(int percent) {
+  std::string bar(30, '.');
+  for (int i = 0; i < percent * 30 / 100 && i < 30; ++i) bar[static_cast<size_t>(i)] = '#';
+  return bar;
+}
+
+}  // namespace
+
+void Progress::bytes(const std::string& label, int64_t done, int64_t total) {
+  if (!due(label, done, total)) return;
+  const double rate = seconds() > 0.2 ? static_cast<double>(done - first_) / seconds() : 0;
   std::string text = label + "  " + human_bytes(done);
   if (total > 0) {
-    const int percent =
-        static_cast<int>(100.0 * static_cast<double>(done) / static_cast<double>(total));
-    if (terminal_) {
-      std::string bar(30, '.');
-      for (int i = 0; i < percent * 30 / 100 && i < 30; ++i) bar[static_cast<size_t>(i)] = '#';
-      text = cat(label, " [", bar, "] ", human_bytes(done));
-    }
+    const int percent = percent_of(done, total);
+    if (terminal_) text = cat(label, " [", bar_of(percent), "] ", human_bytes(done));
     text += cat(" of ", human_bytes(total), ", ", percent, " %");
   }
   if (rate > 0) text += cat(", ", human_bytes(static_cast<int64_t>(rate)), "/s");
-  std::fprintf(stderr, terminal_ ? "\r%s\x1b[K" : "%s\n", text.c_str());
+  show(text);
+}
+
+void Progress::steps(const std::string& label, int64_t done, int64_t total) {
+  if (!due(label, done, total)) return;
+  std::string text = cat(label, terminal_ ? cat(" [", bar_of(percent_of(done, total)), "] ") : "  ",
+                         done, " of ", total);
+  if (done > first_ && done < total) {
+    const double left =
+        seconds() / static_cast<double>(done - first_) * static_cast<double>(total - done);
+    const auto whole = static_cast<int64_t>(left);
+    text += whole < 120 ? cat(", ", whole, " s left") : cat(", ", whole / 60, " min left");
+  }
+  show(text);
 }
 
 void Progress::end() {

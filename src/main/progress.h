@@ -20,10 +20,16 @@ class Progress {
   void note(const std::string& line);
   /// `done` of `total` bytes (total < 0: unknown) of `label`; cheap to call often.
   void bytes(const std::string& label, int64_t done, int64_t total);
+  /// `done` of `total` things of `label`, with the time that is left at this pace.
+  void steps(const std::string& label, int64_t done, int64_t total);
   /// Ends the bar that is showing, if any.
   void end();
 
  private:
+  /// True where it is time to show `done`; opens the bar of `label`.
+  bool due(const std::string& label, int64_t done, int64_t total);
+  double seconds() const;
+  void show(const std::string& text) const;
   bool quiet_, terminal_, open_ = false;
   std::string label_;
   std::chrono::steady_clock::time_point start_, shown_;

@@ -1,0 +1,375 @@
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <boost/json.hpp>
+#include <cmath>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <memory>
+
+#include "base/cpu.h"
+#include "base/thread_pool.h"
+#include "kv/identity.h"
+#include "main/cli.h"
+#include "main/output.h"
+#include "main/progress.h"
+#include "main/session.h"
+#include "main/version.h"
+#include "rag/compare.h"
+#include "rag/dataset.h"
+#include "rag/plot.h"
+#include "rag/report.h"
+#include "rag/summary.h"
+#include "tensor/buffer.h"
+
+namespace rk::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Templates that print the date must not change the prompt from day to day.
+constexpr int64_t kPromptTime = 1'704'067'200;  // 2024-01-01
+constexpr int kDefaultSamples = 20;
+constexpr int64_t kMinLength = 128, kMaxLength = 1 << 20;
+constexpr int kMaxAnswerTokens = 1024;
+constexpr int64_t kSlackTokens = 4;  // where spans meet
+
+struct RagFlags {
+  std::string data, tasks, modes = "dense,prefix,reuse,boundary:32", lengths = "4096", out;
+  int num_samples = 0, num_documents = 0, max_tokens = 32;
+};
+
+Result<std::vector<int64_t>> parse_lengths(const std::string& text) {
+  std::vector<int64_t> lengths;
+  for (const std::string& part : rag::split_list(text)) {
+    char* end = nullptr;
+    const long long value = std::strtoll(part.c_str(), &end, 10);
+    if (*end != '\0' || value < kMinLength || value > kMaxLength) {
+      return invalid_argument("--lengths: '", part, "', ", kMinLength, " to ", kMaxLength,
+                              " tokens wanted");
+    }
+    if (std::find(lengths.begin(), lengths.end(), value) != lengths.end()) {
+      return invalid_argument("--lengths: ", value, " is given twice");
+    }
+    lengths.push_back(value);
+  }
+  if (lengths.empty()) return invalid_argument("--lengths: none given");
+  return lengths;
+}
+
+// The generators asked for; all where neither they nor a file are named.
+Result<std::vector<std::string>> parse_tasks(const RagFlags& f) {
+  std::vector<std::string> tasks = rag::split_list(f.tasks);
+  const auto& known = rag::task_names();
+  if (tasks.empty() && f.data.empty()) return known;
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    if (std::find(known.begin(), known.end(), tasks[i]) == known.end()) {
+      const std::string near = nearest(tasks[i], known);
+      std::string list;
+      for (const std::string& name : known) list += cat(list.empty() ? "" : ", ", name);
+      return invalid_argument("--tasks: '", tasks[i], "' is none of ", list,
+                              near.empty() ? "" : cat("; did you mean ", near, "?"));
+    }
+    if (std::find(tasks.begin(), tasks.begin() + static_cast<std::ptrdiff_t>(i), tasks[i]) !=
+        tasks.begin() + static_cast<std::ptrdiff_t>(i)) {
+      return invalid_argument("--tasks: '", tasks[i], "' is given twice");
+    }
+  }
+  return tasks;
+}
+
+Status check(const RagFlags& f) {
+  RK_RETURN_IF_ERROR(parse_tasks(f).status());
+  RK_RETURN_IF_ERROR(parse_lengths(f.lengths).status());
+  RK_RETURN_IF_ERROR(rag::parse_mode_list(f.modes).status());
+  if (f.out.empty()) return invalid_argument("--out: a folder for the results is wanted");
+  if (f.num_samples < 0) {
+    return invalid_argument("-n: ", f.num_samples, ", at least 0 wanted");
+  }
+  if (f.num_documents != 0 && (f.num_documents < 2 || f.num_documents > 10'000)) {
+    return invalid_argument("--documents: ", f.num_documents, ", 2 to 10000 wanted");
+  }
+  if (f.max_tokens < 1 || f.max_tokens > kMaxAnswerTokens) {
+    return invalid_argument("--max-tokens: ", f.max_tokens, ", 1 to ", kMaxAnswerTokens, " wanted");
+  }
+  return {};
+}
+
+Status write_whole(const fs::path& path, const std::string& text) {
+  const fs::path part = path.string() + ".part";
+  {
+    std::ofstream out(part, std::ios::binary);
+    out << text;
+    out.flush();
+    if (!out) return unavailable(part.string(), ": cannot be written");
+  }
+  std::error_code error;
+  fs::rename(part, path, error);
+  if (error) return unavailable(path.string(), ": ", error.message());
+  return {};
+}
+
+class RagBench {
+ public:
+  RagBench(const RagFlags& flags, const CommonFlags& common) : flags_(flags), common_(common) {}
+
+  Status run() {
+    RK_RETURN_IF_ERROR(prepare());
+    std::error_code error;
+    fs::create_directories(flags_.out, error);
+    if (error) return unavailable(flags_.out, ": ", error.message());
+    const fs::path out = flags_.out;
+    RK_TRY(auto file, rag::ResultsFile::open((out / "samples.jsonl").string(), options_.config));
+    Progress progress(common_.json);
+    RK_TRY(auto skipped, rag::compare_all(sources_, subject(), options_, file,
+                                          [&](size_t done, size_t total, const std::string&) {
+                                            progress.steps("bench rag", static_cast<int64_t>(done),
+                                                           static_cast<int64_t>(total));
+                                          }));
+    progress.end();
+    std::vector<const rag::SampleResult*> results;
+    for (const rag::SampleSource& source : sources_) {
+      if (const auto* result = file.find(source.id)) results.push_back(result);
+    }
+    rag::Summary summary = rag::summarize(results, common_.seed);
+    summary.configuration = configuration_;
+    summary.provenance = provenance();
+    summary.skipped = std::move(skipped);
+    const std::string text = rag::summary_json(summary);
+    RK_RETURN_IF_ERROR(write_whole(out / "summary.json", text + "\n"));
+    RK_RETURN_IF_ERROR(write_whole(out / "report.html", rag::report_html(summary, results)));
+    if (common_.json) {
+      std::cout << text << "\n";
+    } else {
+      print(summary);
+    }
+    return {};
+  }
+
+ private:
+  // Everything that can be wrong before the first sample, and nothing written.
+  Status prepare() {
+    RK_TRY(tasks_, parse_tasks(flags_));
+    RK_TRY(lengths_, parse_lengths(flags_.lengths));
+    if (!flags_.data.empty()) {
+      RK_TRY(data_, rag::read_samples(flags_.data, {.max_samples = flags_.num_samples}));
+    }
+    const int64_t longest =
+        tasks_.empty() ? 0 : *std::max_element(lengths_.begin(), lengths_.end());
+    RK_TRY(Session opened, Session::open(common_, data_.empty() ? longest : 0));
+    session_ = std::make_unique<Session>(std::move(opened));
+    if (longest > session_->engine->context_tokens()) {
+      return invalid_argument("--lengths: ", longest, " tokens, the model's context holds ",
+                              session_->engine->context_tokens());
+    }
+    RK_TRY(options_.modes, rag::parse_mode_list(flags_.modes));
+    options_.max_tokens = flags_.max_tokens;
+    options_.stop_tokens = session_->tokenizer->eos();
+    options_.seed = common_.seed;
+    RK_RETURN_IF_ERROR(configure());
+    options_.config = configuration_.hash();
+    return plan();
+  }
+
+  Result<std::vector<engine::PromptSpan>> make_prompt(
+      const std::string& question, const std::vector<rag::Document>& documents) const {
+    std::vector<serve::Document> shown;
+    for (const rag::Document& d : documents) shown.push_back({d.title, d.text});
+    const text::Tokenizer& tokenizer = *session_->tokenizer;
+    if (!session_->chat) return serve::plain_prompt(tokenizer, question, shown);
+    return serve::chat_prompt(tokenizer, *session_->chat, {{"user", question}}, shown,
+                              serve::chat_options(tokenizer, kPromptTime));
+  }
+
+  rag::Subject subject() const {
+    engine::Engine& engine = *session_->engine;
+    return {
+        .engine = &engine,
+        .evaluate =
+            [&engine](const engine::Request& request, int64_t rows, std::vector<float>& logits) {
+              return engine.evaluate(request, rows, logits, nullptr);
+            },
+        .clear_store = [&engine] { engine.clear_cache(); },
+        .make_prompt = [this](const auto& question,
+                              const auto& documents) { return make_prompt(question, documents); },
+        .decode =
+            [this](std::span<const int32_t> ids) {
+              return session_->tokenizer->decode(ids, true);
+            }};
+  }
+
+  // The order mixes tasks and lengths, so that a bench cut short has some of each.
+  Status plan() {
+    RK_TRY(const auto empty, make_prompt("?", {}));
+    int64_t overhead = flags_.max_tokens + kSlackTokens;
+    for (const auto& span : empty) overhead += static_cast<int64_t>(span.tokens.size());
+    const int num = flags_.num_samples > 0 ? flags_.num_samples : kDefaultSamples;
+    for (int i = 0; i < num && !tasks_.empty(); ++i) {
+      for (const int64_t length : lengths_) {
+        for (size_t t = 0; t < tasks_.size(); ++t) {
+          rag::TaskOptions options{.length_tokens = length,
+                                   .num_documents = flags_.num_documents > 0
+                                                        ? flags_.num_documents
+                                                        : rag::default_num_documents(length),
+                                   .seed = common_.seed,
+                                   .index = i,
+                                   .overhead_tokens = overhead};
+          options.count_tokens = [this](const std::string& text) {
+            return static_cast<int64_t>(session_->tokenizer->encode(text, false, false).size());
+          };
+          sources_.push_back({.id = cat(tasks_[t], "-", length, "-", i),
+                              .turn = static_cast<size_t>(i) + t,
+                              .make = [task = tasks_[t], options] {
+                                return rag::generate_sample(task, options);
+                              }});
+        }
+      }
+    }
+    for (size_t i = 0; i < data_.size(); ++i) {
+      sources_.push_back({.id = "data/" + data_[i].id, .turn = i, .make = [this, i] {
+                            rag::Sample sample = data_[i];
+                            sample.id = "data/" + sample.id;
+                            return Result<rag::Sample>(std::move(sample));
+                          }});
+    }
+    return {};
+  }
+
+  // What a figure depends on; never which or how many samples.
+  Status configure() {
+    RK_TRY(const kv::Digest weights, kv::weights_digest(session_->path, ""));
+    RK_TRY(const kv::Digest program, kv::file_digest("/proc/self/exe"));
+    rag::Fields& fields = configuration_.fields;
+    const auto add = [&](const char* name, const auto& value) {
+      fields.emplace_back(name, cat(value));
+    };
+    add("model", session_->path.substr(session_->path.find_last_of('/') + 1));
+    add("weights_sha256", weights.hex());
+    add("tokenizer", session_->tokenizer->fingerprint());
+    add("plan", session_->engine->plan().digest());
+    add("version", version());
+    add("commit", commit());
+    add("program_sha256", program.hex());
+    add("machine", cpu_brand());
+    add("device", common_.device);
+    add("threads", common_.threads > 0 ? common_.threads : usable_cores());
+    std::string kernels;
+    for (const auto& [op, variant] : common_.kernels) kernels += cat(op, "=", variant, " ");
+    add("kernels", kernels);
+    add("kv_dtype", dtype_name(session_->engine->pool().dtype()));
+    std::string modes;
+    for (const auto& mode : options_.modes) modes += cat(modes.empty() ? "" : ",", mode.name);
+    add("modes", modes);
+    add("max_tokens", flags_.max_tokens);
+    add("documents", flags_.num_documents);
+    add("seed", common_.seed);
+    if (!flags_.data.empty()) {
+      RK_TRY(const kv::Digest data, kv::file_digest(flags_.data));
+      add("data_sha256", data.hex());
+    }
+    return {};
+  }
+
+  rag::Fields provenance() const {
+    rag::Fields fields;
+    char date[32] = "";
+    const std::time_t now = std::time(nullptr);
+    std::tm utc{};
+    gmtime_r(&now, &utc);
+    std::strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    fields.emplace_back("finished", date);
+    fields.emplace_back("cpu_features", cpu_feature_names());
+    fields.emplace_back("cores", cat(usable_cores()));
+    std::string tasks;
+    for (const std::string& task : tasks_) tasks += cat(tasks.empty() ? "" : ",", task);
+    std::string command = cat("redknot bench rag -m ", configuration_.fields[0].second);
+    if (!common_.plan.empty()) command += " --plan " + common_.plan;
+    if (!flags_.data.empty()) command += " --data " + fs::path(flags_.data).filename().string();
+    if (!tasks.empty()) command += cat(" --tasks ", tasks, " --lengths ", flags_.lengths);
+    command += cat(" --modes ", flags_.modes, " -n ", flags_.num_samples, " --documents ",
+                   flags_.num_documents, " --max-tokens ", flags_.max_tokens, " --seed ",
+                   common_.seed, " --device ", common_.device, " --threads ", common_.threads,
+                   " --kv-dtype ", common_.kv_dtype);
+    for (const auto& [op, variant] : common_.kernels)
+      command += cat(" --kernel ", op, "=", variant);
+    fields.emplace_back("command", command);
+    return fields;
+  }
+
+  void print(const rag::Summary& summary) const {
+    std::vector<std::vector<std::string>> table = {{"length", "task", "mode", "n", "score", "KL",
+                                                    "KL <=", "top-1", "same answer", "lost",
+                                                    "TTFT ms", "speed-up", "tokens/s", "length"}};
+    const auto percent = [](double share) { return cat(std::lround(100 * share), " %"); };
+    for (const rag::Group& g : summary.groups) {
+      const auto n = [](double v) { return rag::short_number(v); };
+      table.push_back({g.length_tokens == 0 ? "own" : cat(g.length_tokens), g.task, g.mode,
+                       cat(g.num_samples), n(g.score.value), g.kl ? n(g.kl->value) : "-",
+                       g.kl ? n(g.kl->interval.high) : "-",
+                       g.same_top1 ? percent(*g.same_top1) : "-", percent(g.same_answer),
+                       g.needle_loss_bound ? cat(g.needle_lost, "/", g.needle_found) : "-",
+                       n(g.ttft_ms), n(g.speedup.value) + "x",
+                       g.tokens_per_s ? n(*g.tokens_per_s) : "-", n(g.answer_tokens)});
+    }
+    print_table(table);
+    std::cout
+        << "\nKL(dense || mode) along the dense answer, and the upper end of its 95 % interval; "
+           "lost: needles that\ndense found and the mode did not; TTFT and speed-up: medians; "
+           "length: mean tokens of an answer.\n";
+    if (summary.exploratory) {
+      std::cout << "Exploratory: fewer than " << rag::kPublishedSamples
+                << " samples of a task and length.\n";
+    }
+    if (!summary.skipped.empty()) {
+      std::cout << summary.skipped.size()
+                << " samples skipped, the first: " << summary.skipped.front().id << ": "
+                << summary.skipped.front().why << "\n";
+    }
+    std::cout << (fs::path(flags_.out) / "report.html").string() << "\n";
+  }
+
+  const RagFlags& flags_;
+  const CommonFlags& common_;
+  std::vector<std::string> tasks_;
+  std::vector<int64_t> lengths_;
+  std::vector<rag::Sample> data_;
+  std::unique_ptr<Session> session_;
+  rag::CompareOptions options_;
+  rag::Configuration configuration_;
+  std::vector<rag::SampleSource> sources_;
+};
+
+}  // namespace
+
+/// redknot bench rag: quality and speed of every mode beside dense, on identical token ids.
+Command cmd_bench_rag() {
+  return {
+      .name = "bench rag",
+      .summary = "quality and speed of every mode beside dense, with intervals and a report",
+      .examples =
+          "  redknot bench rag --tasks mk,hop2 --lengths 1024,4096 -n 50 --out results/smollm2\n"
+          "  redknot bench rag -m MODEL.gguf --data questions.jsonl --modes dense,reuse --out r1\n"
+          "  redknot bench rag --out results/smollm2     (goes on where it was interrupted)\n",
+      .uses = kUsesModel | kUsesPlan | kUsesEngine | kUsesSeed | kUsesJson,
+      .declare = [](Flags& flags, const CommonFlags& common) -> Action {
+        auto f = std::make_shared<RagFlags>();
+        flags.add("--data", f->data,
+                  "JSON lines with id, question, answers and documents of your own");
+        flags.add("--tasks", f->tasks,
+                  "generated samples: mk, mv, hop2, vt2, cwe; all unless --data is given");
+        flags.add("--modes", f->modes, "modes beside dense, with their number: boundary:32");
+        flags.add("-n,--samples", f->num_samples,
+                  "samples of each task and length, and of --data; 0: 20, and all of --data");
+        flags.add("--lengths", f->lengths, "tokens of a generated prompt with its answer");
+        flags.add("--documents", f->num_documents,
+                  "documents of a generated prompt; 0: 8, above 8192 tokens 16");
+        flags.add("--max-tokens", f->max_tokens, "tokens of an answer at most");
+        flags.add("--out", f->out, "folder for samples.jsonl, summary.json and report.html");
+        return {[f, &common] { return RagBench(*f, common).run(); }, [f] { return check(*f); }};
+      },
+  };
+}
+
+}  // namespace rk::cli

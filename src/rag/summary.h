@@ -1,0 +1,78 @@
+// From results to figures: per mode, task and length the scores, divergences, losses and times with
+// their intervals; as JSON with everything needed to repeat the run. Pure functions.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "rag/compare.h"
+#include "rag/metrics.h"
+#include "rag/results.h"
+
+namespace rk::rag {
+
+/// Below this many samples of a task and length a figure is called exploratory (spec A7).
+constexpr int64_t kPublishedSamples = 200;
+
+/// Named values in order.
+using Fields = std::vector<std::pair<std::string, std::string>>;
+
+/// What shapes a result: model, build, machine, modes, seed, data. Results of different
+/// configurations never stand in one file.
+struct Configuration {
+  Fields fields;
+  std::string hash() const;  ///< 16 hex digits
+};
+
+/// A figure with its 95 % bootstrap interval.
+struct Figure {
+  double value = 0;
+  Interval interval;
+};
+
+struct Group {
+  std::string mode, task;  ///< task "all": of every task of this length together
+  int64_t length_tokens = 0;
+  int64_t num_samples = 0;
+  Figure score;       ///< mean; of needles or F1
+  Figure score_diff;  ///< mode - dense, paired
+  double exact_match = 0, f1 = 0;
+  int64_t kl_samples = 0;    ///< with a dense answer of at least one token
+  std::optional<Figure> kl;  ///< mean over samples of the mean over tokens
+  std::optional<double> kl_p95;
+  std::optional<double> same_top1;  ///< share of the dense answers' tokens
+  double same_answer = 0;           ///< share of samples
+  /// Needle tasks: of the samples that dense scored, those that the mode scored lower, and the
+  /// exact one-sided 95 % bound of that rate. Gains elsewhere do not make up for a loss.
+  int64_t needle_found = 0, needle_lost = 0;
+  std::optional<double> needle_loss_bound;
+  double ttft_ms = 0;                  ///< median
+  Figure speedup;                      ///< median over samples of TTFT dense / mode
+  std::optional<double> tokens_per_s;  ///< median
+  double answer_tokens = 0;            ///< mean
+  std::optional<double> length_ratio;  ///< mean answer over dense's
+  double prompt_tokens = 0, prefix_cached = 0, document_cached = 0, recomputed = 0, fresh = 0;
+  double ingest_ms = 0;      ///< median, beforehand
+  int64_t late_ingests = 0;  ///< samples whose TTFT held a document's computation
+};
+
+struct Summary {
+  Configuration configuration;
+  Fields provenance;
+  std::vector<std::string> modes;
+  std::vector<Group> groups;  ///< by length, then task ("all" last), then mode
+  std::vector<Skipped> skipped;
+  int64_t num_samples = 0;
+  bool exploratory = false;  ///< some group has fewer than kPublishedSamples
+};
+
+/// `results` in the order of the samples. Requires: every one has the modes of the configuration.
+Summary summarize(const std::vector<const SampleResult*>& results, uint64_t seed);
+
+/// docs/fidelity.md says what each key means.
+std::string summary_json(const Summary& summary);
+
+}  // namespace rk::rag
