@@ -7,6 +7,7 @@
 set(RK_CUDA AUTO CACHE STRING "CUDA back end: AUTO, ON or OFF")
 set_property(CACHE RK_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(RK_CUDA_VERSION "")
+option(RK_RACECHECK "kernels wait in the form that compute-sanitizer's racecheck can follow (slower)" OFF)
 
 if(NOT RK_CUDA STREQUAL "OFF")
   find_program(RK_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
@@ -37,6 +38,9 @@ if(RK_CUDA_VERSION)
   set(CMAKE_CUDA_STANDARD_REQUIRED ON)
   set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")  # CMake 3.25 does not know it
   set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+  if(RK_RACECHECK)
+    string(APPEND CMAKE_CUDA_FLAGS " -DRK_RACECHECK")
+  endif()
   find_package(CUDAToolkit REQUIRED)
 elseif(RK_CUDA STREQUAL "ON")
   message(FATAL_ERROR "CUDA: ${rk_why}, and RK_CUDA=ON asks for one")

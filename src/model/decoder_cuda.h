@@ -1,0 +1,118 @@
+// The decoder on a card (decoder_cuda.cc: a step; decoder_load_cuda.cc: what is reserved before
+// it): bf16 weights and activations, f32 residuals and sums. A step allocates nothing on the card
+// and waits for it only where logits or tokens are handed back. Host code: the kernels are behind
+// kernels/*_cuda.h. Engine thread only.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/gemm/gemm_cuda.h"
+#include "kernels/rope/rope.h"
+#include "kernels/seg_attn/seg_attn_cuda.h"
+#include "model/card_step.h"
+#include "model/decoder_devices.h"
+
+namespace rk::model {
+
+class CudaDecoder : public Decoder {
+ public:
+  explicit CudaDecoder(const LoadArgs& args) : Decoder(args.config, args.options, args.family) {}
+  ~CudaDecoder() override {
+    if (stream_ != nullptr) (void)sync_stream(stream_);
+  }
+  Status load(const WeightFiles* files);
+  Status forward(const StepInput& step, kernels::Context& ctx) override;
+  int max_logits_rows() const override { return std::min(kMaxCardLogitsRows, max_step_rows()); }
+  bool can_sample() const override { return true; }
+  double host_ms() const override { return host_ms_; }
+  int64_t workspace_bytes() const override {
+    return workspace_.num_bytes() + parts_.num_bytes() + tables_.num_bytes() + arena_.num_bytes();
+  }
+
+ private:
+  using Weight = std::unique_ptr<kernels::CudaWeight>;
+  struct Layer {
+    Weight qkv, o, gate_up, down;
+    Buffer attn_norm, ffn_norm, qkv_bias, o_bias, q_norm, k_norm;  // f32
+  };
+  /// What a step put on the card.
+  struct Step {
+    const int32_t *tokens = nullptr, *positions = nullptr, *row_index = nullptr,
+                  *sequence = nullptr, *page_index = nullptr, *page_slot = nullptr;
+    const kernels::DeviceSequence* sequences = nullptr;
+    CardPlans plans;
+    // The rows with logits: all that is left of the step behind the last layer's K and V.
+    int64_t num_logits = 0;
+    const int32_t *logits_rows = nullptr, *logits_positions = nullptr;
+    const kernels::DeviceSequence* logits_sequences = nullptr;
+    CardPlans logits_plan;
+    View k_pages, v_pages;
+    const kernels::SampleRow* sample_rows = nullptr;  // null: the logits go back
+    const kernels::SampleAdjust* sample_adjust = nullptr;
+    /// One row of every sequence, all with logits: such a step is recorded and replayed.
+    bool is_decode = false;
+    /// Everything that a recording depends on.
+    std::vector<int64_t> key() const;
+  };
+  struct Recorded {
+    std::vector<int64_t> key;
+    CardGraph graph;
+  };
+
+  /// Where weights come from: files, or (null) a seed.
+  struct Source {
+    const WeightFiles* files = nullptr;
+    uint64_t seed = 0;
+    std::string prefix;  ///< of names
+  };
+  struct Part {
+    const char* name;
+    int64_t size;
+  };
+  using Parts = std::initializer_list<Part>;
+  Status load_layer(Source& source, int index);
+  /// Matrices [size, k] one below the other; random ones keep the size of what passes through.
+  Result<Weight> matrix(Source& source, Parts parts, int64_t k, CardWeights weights);
+  /// f32 vectors one behind the other; `otherwise` where there are no files.
+  Result<Buffer> vector(Source& source, Parts parts, float otherwise);
+  Result<Buffer> to_card(std::span<const float> values);
+  Status carve_workspace();
+  Status stage(const StepInput& input, const Rows& rows, Step& step);
+  Status run_copies(kv::PagePool& pool);
+  Status run_layer(int index, int64_t num_rows, const Step& step);
+  Status attend(int layer, const View& q, const View& o, const int32_t* q_pos,
+                const kernels::DeviceSequence* sequences, const CardPlans::Plan& plan,
+                const Step& step);
+  Status run_step(int64_t num_rows, const Step& step);
+  Status hand_back(const StepInput& input);
+  Status prepare_gemm();
+  View rows_of(const View& view, int64_t rows) const { return view.rows(0, rows); }
+
+  Stream stream_ = nullptr;
+  double host_ms_ = 0;
+  CardInfo card_;
+  std::unique_ptr<kernels::GemmCuda> gemm_;
+  std::vector<Layer> layers_;
+  Buffer output_norm_;
+  Weight embedding_, output_;
+  Buffer rope_cos_sin_;
+  kernels::RopeView rope_;
+  Buffer workspace_, parts_, logits_pinned_;
+  View x_, normed_, qkv_, attended_, gate_up_, hidden_, last_x_, last_q_, logits_;
+  float *part_o_ = nullptr, *part_lse_ = nullptr;
+  int32_t *next_item_ = nullptr, *tokens_ = nullptr;
+  CardArena arena_;
+  CardTables tables_;
+  CardSights sights_;
+  std::vector<Recorded> recorded_;  // the one used last comes last
+};
+
+/// An f32 buffer of the card as a vector.
+inline View vector_view(const Buffer& buffer) {
+  return View(buffer.data(), DType::kF32, {buffer.num_bytes() / 4});
+}
+
+}  // namespace rk::model
