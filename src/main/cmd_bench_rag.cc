@@ -299,9 +299,9 @@ class RagBench {
   }
 
   void print(const rag::Summary& summary) const {
-    std::vector<std::vector<std::string>> table = {{"length", "task", "mode", "n", "score", "KL",
+    std::vector<std::vector<std::string>> table = {{"tokens", "task", "mode", "n", "score", "KL",
                                                     "KL <=", "top-1", "same answer", "lost",
-                                                    "TTFT ms", "speed-up", "tokens/s", "length"}};
+                                                    "TTFT ms", "speed-up", "tokens/s", "answer"}};
     const auto percent = [](double share) { return cat(std::lround(100 * share), " %"); };
     for (const rag::Group& g : summary.groups) {
       const auto n = [](double v) { return rag::short_number(v); };
@@ -317,7 +317,7 @@ class RagBench {
     std::cout
         << "\nKL(dense || mode) along the dense answer, and the upper end of its 95 % interval; "
            "lost: needles that\ndense found and the mode did not; TTFT and speed-up: medians; "
-           "length: mean tokens of an answer.\n";
+           "answer: its mean tokens.\n";
     if (summary.exploratory) {
       std::cout << "Exploratory: fewer than " << rag::kPublishedSamples
                 << " samples of a task and length.\n";

@@ -53,15 +53,19 @@ std::string marker(double x, double y, size_t style) {
     return cat("<polygon points=\"", points, "\"/>");
   };
   const double r = kMarker;
-  switch (style % 4) {
+  switch (style % 6) {
     case 0:
       return cat("<circle cx=\"", pixel(x), "\" cy=\"", pixel(y), "\" r=\"", pixel(r), "\"/>");
     case 1:
       return polygon({{-r, -r}, {r, -r}, {r, r}, {-r, r}});
     case 2:
       return polygon({{0, -r - 1}, {r + 1, r}, {-r - 1, r}});
-    default:
+    case 3:
       return polygon({{0, -r - 1}, {r + 1, 0}, {0, r + 1}, {-r - 1, 0}});
+    case 4:
+      return polygon({{0, r + 1}, {r + 1, -r}, {-r - 1, -r}});
+    default:  // a bow tie
+      return polygon({{-r, -r}, {-r, r}, {r, -r}, {r, r}});
   }
 }
 
