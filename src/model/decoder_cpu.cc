@@ -132,8 +132,8 @@ Status CpuDecoder::load(const WeightFiles& files, kernels::Context& ctx) {
   for (int i = 0; i < c.num_layers; ++i) RK_RETURN_IF_ERROR(load_layer(files, i, ctx));
   RK_TRY(output_norm_, read_vector(files, "output_norm.weight", c.hidden));
 
-  RK_TRY(auto rope, kernels::RopeTable::create(rope_inv_freq(c.rope), context_tokens(),
-                                               rope_magnitude(c.rope), c.rope.pairs));
+  RK_TRY(auto rope, kernels::RopeTable::create_empty(rope_inv_freq(c.rope), context_tokens(),
+                                                     rope_magnitude(c.rope), c.rope.pairs));
   rope_ = std::make_unique<kernels::RopeTable>(std::move(rope));
   return carve_workspace();
 }
@@ -275,6 +275,7 @@ Status CpuDecoder::run_layer(int index, const Rows& rows, int64_t& num_rows, con
 Status CpuDecoder::forward(const StepInput& step, kernels::Context& ctx) {
   RK_TRY(const Rows rows, flatten(step));
   if (rows.size() == 0) return {};
+  rope_->fill(*std::max_element(rows.positions.begin(), rows.positions.end()) + 1);
   if (step.scores != nullptr) lse_.resize(static_cast<size_t>(max_step_rows() * config_.num_heads));
   for (int64_t t = 0; t < rows.size(); ++t) {
     kernels::unpack_row(*embedding_, rows.tokens[static_cast<size_t>(t)], x_.row<float>(t));

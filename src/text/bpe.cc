@@ -35,6 +35,30 @@ bool has_inner_mark(std::string_view token) {
 
 }  // namespace
 
+TokenTable::TokenTable(const TokenMap& tokens) {
+  size_t capacity = 2, num_bytes = 0;
+  while (capacity < tokens.size() + tokens.size() / 3 + 1) capacity *= 2;
+  for (const auto& token : tokens) num_bytes += token.first.size();
+  entries_.assign(capacity, {});
+  bytes_.reserve(num_bytes);
+  for (const auto& [bytes, id] : tokens) {
+    size_t i = StringHash{}(bytes) & (capacity - 1);
+    while (entries_[i].id >= 0) i = (i + 1) & (capacity - 1);
+    entries_[i] = {static_cast<uint32_t>(bytes_.size()), static_cast<uint32_t>(bytes.size()), id};
+    bytes_ += bytes;
+  }
+}
+
+int32_t TokenTable::find(std::string_view bytes) const {
+  const size_t mask = entries_.size() - 1;
+  for (size_t i = StringHash{}(bytes)&mask; entries_[i].id >= 0; i = (i + 1) & mask) {
+    if (bytes == std::string_view(bytes_).substr(entries_[i].begin, entries_[i].size)) {
+      return entries_[i].id;
+    }
+  }
+  return -1;
+}
+
 Bpe::Scratch::Scratch() : cache_(kCacheSlots) {}
 
 void Bpe::Scratch::trim() {
@@ -44,10 +68,10 @@ void Bpe::Scratch::trim() {
   if (heap_.capacity() > kKept) heap_ = {};
 }
 
-void Bpe::build(TokenMap tokens, const std::array<int32_t, 256>& byte_tokens,
+void Bpe::build(const TokenMap& tokens, const std::array<int32_t, 256>& byte_tokens,
                 const std::vector<Merge>& merges, const Options& options) {
   options_ = options;
-  tokens_ = std::move(tokens);
+  tokens_ = TokenTable(tokens);
   byte_tokens_ = byte_tokens;
   for (int b = 0; b < 256; ++b) {
     const char byte = static_cast<char>(b);
@@ -65,13 +89,8 @@ void Bpe::build(TokenMap tokens, const std::array<int32_t, 256>& byte_tokens,
   }
   // With no token that crosses a word's start, no merge does: words are independent and cacheable.
   cut_at_marks_ = !options.byte_level && !options.ignore_merges && find(kSpaceMark) >= 0 &&
-                  std::none_of(tokens_.begin(), tokens_.end(),
+                  std::none_of(tokens.begin(), tokens.end(),
                                [](const auto& token) { return has_inner_mark(token.first); });
-}
-
-int32_t Bpe::find(std::string_view bytes) const {
-  const auto it = tokens_.find(bytes);
-  return it == tokens_.end() ? -1 : it->second;
 }
 
 const Bpe::Slot* Bpe::find_merge(int32_t left, int32_t right) const {

@@ -21,6 +21,23 @@ struct StringHash {
 };
 using TokenMap = std::unordered_map<std::string, int32_t, StringHash, std::equal_to<>>;
 
+/// The same, immutable and small: a vocabulary's bytes in one string, found by open addressing.
+class TokenTable {
+ public:
+  TokenTable() = default;
+  explicit TokenTable(const TokenMap& tokens);
+  /// -1 where it is no token.
+  int32_t find(std::string_view bytes) const;
+
+ private:
+  struct Entry {
+    uint32_t begin = 0, size = 0;
+    int32_t id = -1;  ///< -1: free
+  };
+  std::string bytes_;
+  std::vector<Entry> entries_ = std::vector<Entry>(1);  ///< a power of two, one of them free
+};
+
 class Bpe {
  public:
   struct Options {
@@ -63,14 +80,14 @@ class Bpe {
 
   /// `tokens`: the bytes of every token that text may become. Byte tokens ("<0xXX>", -1 where
   /// absent) are outside of it. Of two merges of one pair the later counts.
-  void build(TokenMap tokens, const std::array<int32_t, 256>& byte_tokens,
+  void build(const TokenMap& tokens, const std::array<int32_t, 256>& byte_tokens,
              const std::vector<Merge>& merges, const Options& options);
 
   /// Appends the ids of `word`, valid UTF-8. O(n log n) in its bytes; any length below 2^31.
   void encode(std::string_view word, Scratch& scratch, std::vector<int32_t>& out) const;
 
   const Options& options() const { return options_; }
-  int32_t find(std::string_view bytes) const;
+  int32_t find(std::string_view bytes) const { return tokens_.find(bytes); }
 
  private:
   struct Slot {
@@ -85,7 +102,7 @@ class Bpe {
   void cut_words(const std::vector<Merge>& merges);
 
   Options options_;
-  TokenMap tokens_;
+  TokenTable tokens_;
   std::array<int32_t, 256> byte_tokens_{};  ///< byte fallback
   std::array<int32_t, 256>
       byte_symbols_{};  ///< byte level: the token that is this one byte; else ASCII

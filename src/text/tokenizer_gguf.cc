@@ -185,7 +185,7 @@ Status load_byte_level(const GgufFile& file, const Metadata& m, BpeTokenizer::Pa
   options.ignore_merges = llama3 || m.pre == "falcon3";
   std::array<int32_t, 256> no_bytes;
   no_bytes.fill(-1);
-  parts.bpe.build(std::move(tokens), no_bytes, merges, options);
+  parts.bpe.build(tokens, no_bytes, merges, options);
   RK_TRY(parts.pretokenizer, pretokenizer_of_gguf(m.pre));
   // The file names no normaliser; the Qwen family has one.
   if (m.pre == "qwen2" || m.pre == "deepseek-r1-qwen") parts.normalizer.add_form(NormalForm::kNfc);
@@ -256,7 +256,7 @@ Status load_sentencepiece(const GgufFile& file, const Metadata& m, BpeTokenizer:
                              .byte_fallback = true,
                              .fuse_unk = true,
                              .unk_id = static_cast<int32_t>(m.unk)};
-  parts.bpe.build(std::move(tokens), byte_tokens, merges, options);
+  parts.bpe.build(tokens, byte_tokens, merges, options);
   if (m.add_space_prefix != 0) {
     parts.normalizer.add_prepend(std::string(kSpaceMark));
     parts.leading_space = LeadingSpace::kDropOne;

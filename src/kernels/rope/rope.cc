@@ -56,8 +56,9 @@ Status check(const RopeArgs& args) {
 
 }  // namespace
 
-Result<RopeTable> RopeTable::create(const std::vector<double>& inv_freq, int64_t num_positions,
-                                    double magnitude, RopePairs pairs) {
+Result<RopeTable> RopeTable::create_empty(const std::vector<double>& inv_freq,
+                                          int64_t num_positions, double magnitude,
+                                          RopePairs pairs) {
   const auto half = static_cast<int64_t>(inv_freq.size());
   if (num_positions < 0 || half > (int64_t{1} << 20) || num_positions > (int64_t{1} << 31)) {
     return invalid_argument("rope table: ", num_positions, " positions of ", half,
@@ -65,22 +66,38 @@ Result<RopeTable> RopeTable::create(const std::vector<double>& inv_freq, int64_t
   }
   const int64_t count = num_positions * half;
   RopeTable table;
+  table.inv_freq_ = inv_freq;
+  table.magnitude_ = magnitude;
   table.view_ = {
       .num_positions = num_positions, .rotary_dim = static_cast<int>(2 * half), .pairs = pairs};
   if (count == 0) return table;
   RK_TRY(table.storage_, Buffer::allocate(2 * count * static_cast<int64_t>(sizeof(float))));
-  float* cos = table.storage_.as<float>();
-  float* sin = cos + count;
-  for (int64_t p = 0; p < num_positions; ++p) {
+  table.view_.cos = table.storage_.as<float>();
+  table.view_.sin = table.view_.cos + count;
+  return table;
+}
+
+Result<RopeTable> RopeTable::create(const std::vector<double>& inv_freq, int64_t num_positions,
+                                    double magnitude, RopePairs pairs) {
+  RK_TRY(RopeTable table, create_empty(inv_freq, num_positions, magnitude, pairs));
+  table.fill(num_positions);
+  return table;
+}
+
+void RopeTable::fill(int64_t num_positions) {
+  const auto half = static_cast<int64_t>(inv_freq_.size());
+  num_positions = std::min(num_positions, view_.num_positions);
+  if (half == 0) return;
+  float* cos = storage_.as<float>();
+  float* sin = cos + view_.num_positions * half;
+  for (int64_t p = filled_; p < num_positions; ++p) {
     for (int64_t i = 0; i < half; ++i) {
-      const double angle = static_cast<double>(p) * inv_freq[i];
-      cos[p * half + i] = static_cast<float>(std::cos(angle) * magnitude);
-      sin[p * half + i] = static_cast<float>(std::sin(angle) * magnitude);
+      const double angle = static_cast<double>(p) * inv_freq_[static_cast<size_t>(i)];
+      cos[p * half + i] = static_cast<float>(std::cos(angle) * magnitude_);
+      sin[p * half + i] = static_cast<float>(std::sin(angle) * magnitude_);
     }
   }
-  table.view_.cos = cos;
-  table.view_.sin = sin;
-  return table;
+  filled_ = std::max(filled_, num_positions);
 }
 
 Status rope(const View& x, const int32_t* pos, const RopeView& table, Context& ctx) {

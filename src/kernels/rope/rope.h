@@ -29,9 +29,17 @@ class RopeTable {
   /// applied to q and k alike, once).
   static Result<RopeTable> create(const std::vector<double>& inv_freq, int64_t num_positions,
                                   double magnitude, RopePairs pairs);
+  /// The same, and no position is computed before fill() asked for it.
+  static Result<RopeTable> create_empty(const std::vector<double>& inv_freq, int64_t num_positions,
+                                        double magnitude, RopePairs pairs);
+  /// Makes positions [0, num_positions) readable, at most all. Cheap where they are.
+  void fill(int64_t num_positions);
   const RopeView& view() const { return view_; }
 
  private:
+  std::vector<double> inv_freq_;
+  double magnitude_ = 1;
+  int64_t filled_ = 0;
   Buffer storage_;
   RopeView view_;
 };
