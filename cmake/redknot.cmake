@@ -97,7 +97,8 @@ endfunction()
 # libraries lie beside it in lib/. `cmake --install BUILD --component tests` brings the test programs
 # too, for a machine with a GPU: they need no sources, no Python and no model files.
 function(rk_install name)
-  target_link_options(${name} PRIVATE -static-libstdc++ -static-libgcc)
+  # DT_RPATH, not RUNPATH: it also holds for what the libraries in lib/ need themselves.
+  target_link_options(${name} PRIVATE -static-libstdc++ -static-libgcc -Wl,--disable-new-dtags)
   set_target_properties(${name} PROPERTIES INSTALL_RPATH "$ORIGIN/../lib")
   install(TARGETS ${name} RUNTIME_DEPENDENCY_SET rk_libraries RUNTIME ${ARGN})
 endfunction()
