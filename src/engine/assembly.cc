@@ -115,8 +115,8 @@ Result<Assembly> assemble(const Prompt& prompt, const Recovery& recovery,
     all_exact = all_exact && exact;
     if (span.segment) {
       const bool hit = spliced ? !ingested : from_prefix == length;
-      out.stats.documents.push_back(
-          {hit ? DocumentState::kHit : DocumentState::kMiss, all_exact, length});
+      out.stats.documents.push_back({hit ? DocumentState::kHit : DocumentState::kMiss,
+                                     spliced ? exact : all_exact, length, available.fit[i]});
     }
     if (all_exact) out.exact_tokens = span.end;
   }

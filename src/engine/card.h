@@ -13,10 +13,6 @@
 
 namespace rk::engine {
 
-/// What the documents of a prompt were computed behind, best first (spec A3). A prompt's fit is the
-/// worst of its documents'.
-enum class Fit { kPredecessor, kMean, kCompany, kLead, kOtherLead };
-const char* fit_name(Fit fit);
 Result<Fit> parse_fit(std::string_view name);
 
 /// One measured setting.

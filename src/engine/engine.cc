@@ -106,6 +106,11 @@ Status Engine::load(const Options& options) {
   RK_RETURN_IF_ERROR(load_decoder(options, identity));
   RK_RETURN_IF_ERROR(load_plan(options));
   RK_RETURN_IF_ERROR(create_pool(options));
+  if (options.max_variants < 1) {
+    return invalid_argument("max_variants: ", options.max_variants, ", at least 1 wanted");
+  }
+  max_variants_ = options.max_variants;
+  segments_ = kv::SegmentStore(max_variants_);
   model_path_ = options.model;
   cache_dir_ = options.cache_dir;
   if (!options.card.empty()) {
@@ -189,7 +194,7 @@ Request Engine::through_gate(const Request& request, RequestStats& said) const {
     question.prompt_tokens += static_cast<int64_t>(span.tokens.size());
     question.num_documents += span.segment && !span.tokens.empty();
   }
-  question.fit = request.company.empty() ? Fit::kLead : Fit::kCompany;
+  question.fit = asked_fit(request, pool_->memory() == Memory::kHost);
   const Card* card = card_ ? &*card_ : nullptr;
   if (request.mode == Mode::kDense || request.mode == Mode::kPrefix) return out;
   if (request.mode == Mode::kAuto) {
@@ -240,6 +245,10 @@ Status Engine::check(const Request& request) const {
     if (id < 0 || id >= vocab_size()) {
       return invalid_argument("company: token id ", id, ", the vocabulary has ", vocab_size());
     }
+  }
+  if (request.company_pieces < 1 || request.company_pieces > kMaxCompanyPieces) {
+    return invalid_argument("company: the mean over ", request.company_pieces, " pieces, 1 to ",
+                            kMaxCompanyPieces, " possible");
   }
   if (request.max_tokens < 0) {
     return invalid_argument("max_tokens: ", request.max_tokens, " is negative");

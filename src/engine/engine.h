@@ -4,6 +4,7 @@
 // check(), health() and the getters.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -16,6 +17,7 @@
 #include "engine/card.h"
 #include "engine/request.h"
 #include "engine/service.h"
+#include "engine/variants.h"
 #include "kv/head_plan.h"
 #include "kv/identity.h"
 #include "kv/page_pool.h"
@@ -46,6 +48,7 @@ class Engine : public Runner {
     std::function<void(const std::string&)> on_memory_plan;
     /// Instead of `model`: random weights of this shape on a card, for speed.
     std::optional<model::ModelConfig> random_shape;
+    int max_variants = 4;   ///< per document and lead, the lead-alone one not counted; at least 1
     int max_step_rows = 0;  ///< active rows per forward pass; 0: 256, on a card 4096
   };
   /// Errors: those of model and plan files; kExhausted with both numbers before anything is loaded
@@ -60,6 +63,9 @@ class Engine : public Runner {
   int64_t context_tokens() const override { return context_tokens_; }
   int64_t vocab_size() const override { return decoder_->config().vocab_size; }
   Status health() const override;
+  /// One step of what pays later: a document behind the one that keeps preceding it. May push
+  /// stored rows out, never those of a request.
+  bool idle_work() override;
 
   /// Logits of the last `num_rows` prompt rows (< 0: all), [rows, vocab], from the path that
   /// answers. Errors: kInvalidArgument for rows that the mode never runs.
@@ -71,13 +77,20 @@ class Engine : public Runner {
   const model::ModelConfig& config() const { return decoder_->config(); }
   const kv::HeadPlan& plan() const { return plan_; }
   const kv::PagePool& pool() const { return *pool_; }
+  const kv::SegmentStore& segments() const { return segments_; }
   int64_t weight_bytes() const { return decoder_->weight_bytes(); }
   /// Forgets every stored row.
   void clear_cache();
 
  private:
+  /// Rows of a lead and the company behind it, in one frame.
+  struct ContextRows {
+    std::vector<int32_t> ids;
+    std::vector<kv::PrefixTree::Piece> pieces;
+  };
   /// A running request.
   struct Run {
+    std::deque<ContextRows> contexts;  ///< computed or found for its documents
     Prompt prompt;
     Mode mode = Mode::kDense;
     std::unique_ptr<kv::SequenceKv> kv;
@@ -97,8 +110,9 @@ class Engine : public Runner {
   int64_t pool_bytes_ = 0;  ///< planned
   std::unique_ptr<kv::SequenceKv> new_sequence(bool all_global) const;
   std::string root_of(const Request& request) const;
-  kv::Digest segment_key(const Request& request, std::span<const int32_t> context,
-                         std::span<const int32_t> tokens) const;
+  std::string context_root(const Request& request) const;
+  kv::Digest document_key(const Request& request, std::span<const int32_t> lead,
+                          std::span<const int32_t> tokens) const;
   bool reusing(const Request& request, Mode mode) const;
 
   /// The request with the mode that the gate lets through, and what it says about it.
@@ -106,9 +120,33 @@ class Engine : public Runner {
   Status start(const Request& request, const CancelFn& cancelled, Run& run);
   Status find_segments(const Request& request, const CancelFn& cancelled, Run& run,
                        Available& available);
-  Result<std::shared_ptr<const kv::Segment>> ingest(const Request& request, const Prompt& prompt,
-                                                    const Prompt::Span& span, bool in_company,
-                                                    const CancelFn& cancelled);
+  // What follows is in engine_variants.cc.
+  Result<const ContextRows*> context_rows(const Request& request, std::span<const int32_t> ids,
+                                          const CancelFn& cancelled, Run& run);
+  Result<std::shared_ptr<const kv::FrameRows>> rows_behind(const Request& request,
+                                                           std::span<const int32_t> context,
+                                                           std::span<const int32_t> document,
+                                                           const CancelFn& cancelled, Run& run);
+  /// Computes a document behind its lead and each company (none: the lead alone).
+  Result<std::shared_ptr<const kv::Segment>> ingest(
+      const Request& request, const Prompt::Span& span,
+      const std::vector<std::vector<int32_t>>& companies, const CancelFn& cancelled, Run& run);
+  Status find_segment(const Request& request, size_t index, const CancelFn& cancelled, Run& run,
+                      Available& available);
+  void keep_segment(const Request& request, const Prompt& prompt, size_t index,
+                    std::shared_ptr<const kv::FrameRows> rows);
+  void note_pairs(const Request& request, const Run& run);
+  /// A document being computed behind its predecessor, between two steps.
+  struct IdleRun {
+    VariantJob job;
+    std::unique_ptr<kv::SequenceKv> kv;
+    std::vector<int32_t> tokens;  ///< context and document
+    int32_t begin = 0, next = 0;  ///< of the document; the next row to run
+    int document_piece = 0;
+  };
+  Status begin_idle(VariantJob job);
+  Status step_idle(IdleRun& idle);
+
   /// How much the question looks at each row of the prompt, by position (spec A5).
   Result<std::vector<double>> probe(const Request& request, const Available& available,
                                     const CancelFn& cancelled, const Prompt& prompt);
@@ -155,7 +193,10 @@ class Engine : public Runner {
   int64_t context_tokens_ = 0;
   std::unique_ptr<kv::PagePool> pool_;  ///< outlives everything that shares its pages
   kv::PrefixTree prefixes_;
+  int max_variants_ = 4;
   kv::SegmentStore segments_;
+  PredecessorQueue pairs_;
+  std::unique_ptr<IdleRun> idle_;  ///< holds pages between steps
 };
 
 }  // namespace rk::engine

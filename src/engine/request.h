@@ -25,6 +25,11 @@ const char* level_name(Level level);  ///< "none", "fast", "balanced", "strict"
 /// Errors: kInvalidArgument naming the known ones; kNone cannot be asked for.
 Result<Level> parse_level(std::string_view name);
 
+/// What the documents of a prompt were computed behind, best first (spec A3). A prompt's fit is the
+/// worst of its documents'.
+enum class Fit { kPredecessor, kMean, kCompany, kLead, kOtherLead };
+const char* fit_name(Fit fit);
+
 struct Request;
 /// A mode as people write it, with its number: "dense", "selective:0.3" (ratio), "boundary:32" (k).
 /// Without one the request's number stays. Errors: those of parse_mode(); kInvalidArgument for a
@@ -48,10 +53,12 @@ struct Request {
   /// kSelective: the prompt's last tokens that stand for generated ones (a given answer that is
   /// followed); no part of the question, so they do not take part in the choice of rows.
   int answer_tokens = 0;
-  std::vector<int32_t> company;  ///< ids between lead and document at ingest; rows are dropped
-  std::string cache_namespace;   ///< part of every stored row's identity
-  bool cache_read = true;        ///< may use stored rows of earlier requests
-  bool cache_write = true;       ///< may leave rows for later requests
+  /// Ids between lead and document at ingest; their rows are no part of the document's.
+  std::vector<int32_t> company;
+  int company_pieces = 1;       ///< > 1: the mean over so many equal pieces of `company`
+  std::string cache_namespace;  ///< part of every stored row's identity
+  bool cache_read = true;       ///< may use stored rows of earlier requests
+  bool cache_write = true;      ///< may leave rows for later requests
 
   int max_tokens = 256;  ///< generated at most
   int min_tokens = 0;    ///< stop tokens are not sampled before
@@ -70,6 +77,8 @@ struct DocumentUse {
   DocumentState state = DocumentState::kMiss;
   bool exact = false;  ///< its rows are exact rows (spec A3)
   int num_tokens = 0;
+  Fit fit = Fit::kLead;  ///< of the variant that was taken, where it is not exact
+  const char* fit_name() const { return exact ? "exact" : engine::fit_name(fit); }
 };
 
 /// Disjoint counts of spec A9, and where the time went.

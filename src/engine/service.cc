@@ -67,7 +67,13 @@ struct Service::State {
   void loop() {
     std::unique_lock lock(mutex);
     for (;;) {
-      wake.wait(lock, [&] { return stop || !queue.empty(); });
+      const auto wanted = [&] { return stop || !queue.empty(); };
+      for (bool more = true; more && !wanted() && !draining;) {
+        lock.unlock();
+        more = runner->idle_work();
+        lock.lock();
+      }
+      wake.wait(lock, wanted);
       if (queue.empty()) return;
       const Job job = std::move(queue.front());
       queue.pop_front();

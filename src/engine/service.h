@@ -23,6 +23,8 @@ class Runner {
   virtual int64_t vocab_size() const = 0;
   /// Not ok once the device failed: no request will be answered again. Any thread.
   virtual Status health() const { return {}; }
+  /// A bounded piece of work for later requests, while none waits; false where there is none left.
+  virtual bool idle_work() { return false; }
 };
 
 class Service {

@@ -127,5 +127,56 @@ TEST_F(ServiceTest, DestructionEndsEveryRequestOnce) {
   EXPECT_EQ(queued->outcome.status.code(), Code::kUnavailable);
 }
 
+// Always has more to do, in slices of a millisecond; a request finishes at once.
+struct IdleRunner : Runner {
+  struct Seen {
+    std::atomic<int> slices{0}, runs{0};
+    std::atomic<bool> inside{false}, overlapped{false}, more{true};
+  };
+  Seen* seen;
+  explicit IdleRunner(Seen* s) : seen(s) {}
+  void run(const Request&, double, Listener& listener) override {
+    if (seen->inside.exchange(true)) seen->overlapped = true;
+    ++seen->runs;
+    seen->inside = false;
+    listener.on_done({});
+  }
+  bool idle_work() override {
+    if (seen->inside.exchange(true)) seen->overlapped = true;
+    ++seen->slices;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    seen->inside = false;
+    return seen->more;
+  }
+  Status check(const Request&) const override { return {}; }
+  int64_t context_tokens() const override { return 100; }
+  int64_t vocab_size() const override { return 100; }
+};
+
+TEST(ServiceIdle, WorksOnlyWhileNothingWaitsAndAfterEveryRequest) {
+  IdleRunner::Seen seen;
+  {
+    Service service(std::make_unique<IdleRunner>(&seen), {});
+    ASSERT_TRUE(eventually([&] { return seen.slices > 3; }));
+    const auto a = std::make_shared<Watcher>();
+    ASSERT_TRUE(service.submit({}, a).ok());
+    ASSERT_TRUE(eventually([&] { return a->done == 1; }));
+    seen.more = false;
+    ASSERT_TRUE(eventually([&] {
+      const int before = seen.slices;
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      return before == seen.slices;
+    }));
+    const int before = seen.slices;
+    ASSERT_TRUE(service.submit({}, a).ok());
+    ASSERT_TRUE(eventually([&] { return seen.slices > before; }));  // asked again
+    seen.more = true;
+    ASSERT_TRUE(service.submit({}, a).ok());
+    ASSERT_TRUE(eventually([&] { return seen.runs == 3; }));
+    EXPECT_TRUE(service.drain(5000).ok());
+  }  // ends although there is always more
+  EXPECT_FALSE(seen.overlapped);
+}
+
 }  // namespace
 }  // namespace rk::engine

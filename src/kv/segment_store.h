@@ -1,5 +1,7 @@
-// Documents computed earlier, by content: immutable rows under a 256-bit identity (spec A3), the
-// least recently used forgotten first. A hit compares the ids too. Engine thread only.
+// Documents computed earlier, by content: immutable rows under a 256-bit identity (spec A3). A
+// document may be stored several times, computed behind different contexts: its variants. Which of
+// them a prompt takes is decided above. The least recently used are forgotten first. Engine thread
+// only.
 #pragma once
 
 #include <cstdint>
@@ -14,31 +16,55 @@
 
 namespace rk::kv {
 
+/// What a document was computed behind, by content. Lead and namespace are part of the document's
+/// key.
+struct SegmentContext {
+  Digest before;       ///< all ids before the document; of a mean: those of every company, in order
+  Digest predecessor;  ///< ids from the preceding document's first one on; zero where there is
+                       ///< none, or a text that is no document
+  int num_companies = 0;  ///< 0: the lead alone; several: the mean over so many
+  bool exact = false;     ///< its rows are those of a dense pass over `before` and the document
+};
+
 /// One document behind one context.
 struct Segment {
   std::vector<int32_t> tokens;
   std::shared_ptr<const FrameRows> rows;  ///< row i belongs to tokens[i]
   int32_t computed_at = 0;                ///< position of row 0 when it was computed
+  SegmentContext context;
 };
 
 class SegmentStore {
  public:
-  /// Null where absent, or where the stored ids differ. Marks it as used now.
-  std::shared_ptr<const Segment> find(const Digest& key, std::span<const int32_t> tokens);
-  /// Replaces what the key named before.
-  void insert(const Digest& key, std::shared_ptr<const Segment> segment);
-  /// Forgets the least recently used segment that no request holds; false if there is none.
+  using Variant = std::shared_ptr<const Segment>;
+  /// `max_variants`: per document, the lead-alone one not counted. Requires: at least 1.
+  explicit SegmentStore(int max_variants = 4) : max_variants_(max_variants) {}
+
+  /// The document's variants, the newest first; none where the stored ids differ.
+  std::vector<Variant> find(const Digest& document, std::span<const int32_t> tokens) const;
+  /// That variant is used now. Nothing where it was forgotten.
+  void mark_used(const Digest& document, const Segment* segment);
+  /// Replaces the variant of an equal context. Beyond the budget the document's least recently used
+  /// other variant is forgotten, never the lead-alone one.
+  void insert(const Digest& document, Variant segment);
+  /// Forgets the least recently used variant that no request holds; the lead-alone one of a
+  /// document only when it is the last that may go. False if there is none.
   bool evict_one();
-  int64_t num_segments() const { return static_cast<int64_t>(index_.size()); }
+  int64_t num_segments() const { return static_cast<int64_t>(entries_.size()); }
+  int64_t num_documents() const { return static_cast<int64_t>(index_.size()); }
   int64_t num_tokens() const { return num_tokens_; }
 
  private:
   struct Entry {
-    Digest key;
-    std::shared_ptr<const Segment> segment;
+    Digest document;
+    Variant segment;
   };
-  std::list<Entry> entries_;  ///< most recently used first
-  std::unordered_map<Digest, std::list<Entry>::iterator> index_;
+  using Entries = std::list<Entry>;
+  void erase(Entries::iterator entry);
+
+  int max_variants_;
+  Entries entries_;                                                   ///< most recently used first
+  std::unordered_map<Digest, std::vector<Entries::iterator>> index_;  ///< oldest first
   int64_t num_tokens_ = 0;
 };
 

@@ -231,6 +231,7 @@ void SequenceKv::refresh_runs() {
 }
 
 void SequenceKv::trim(int32_t next_position) {
+  if (keeps_all_rows_) return;
   for (size_t h = 0; h < heads_.size(); ++h) {
     const Visible& see = visible_[h];
     if (see.window < 0) continue;

@@ -73,8 +73,10 @@ class SequenceKv {
   std::span<const Visible> visible() const { return visible_; }
   PagePool& pool() const { return pool_; }
 
-  /// Gives back the pages that no query at `next_position` or later can see.
+  /// Gives back the pages that no query at `next_position` or later can see; none after
+  /// keep_all_rows(): rows that are to be frozen.
   void trim(int32_t next_position);
+  void keep_all_rows() { keeps_all_rows_ = true; }
 
   /// Shares the pages of a piece's rows [row_begin, row_end) as immutable rows (span indices).
   /// Requires: no page of that range was given back; rows there are not written again.
@@ -125,6 +127,7 @@ class SequenceKv {
   std::vector<Piece> pieces_;
   mutable std::vector<Head> heads_;  ///< their runs are made on demand
   mutable bool runs_known_ = false;
+  bool keeps_all_rows_ = false;
   std::vector<int32_t> changed_;
   int32_t num_positions_ = 0;
   int64_t num_own_pages_ = 0;
