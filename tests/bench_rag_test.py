@@ -59,6 +59,12 @@ class BenchRagTest(unittest.TestCase):
         self.assertEqual(self.summary["samples"], len(TASKS) * SAMPLES)
         self.assertTrue(self.summary["exploratory"])
         self.assertEqual(self.summary, json.loads((self.out / "summary.json").read_text()))
+        card = json.loads((self.out / "card.json").read_text())
+        self.assertEqual(card["format"], "redknot card")
+        self.assertTrue(card["entries"])
+        for entry in card["entries"]:  # so few samples earn nothing
+            self.assertNotIn(entry["mode"], ("dense", "prefix"))
+            self.assertEqual(entry["reaches"], "none")
         seen = {(g["mode"], g["task"], g["length_tokens"]) for g in self.summary["groups"]}
         self.assertEqual(seen, {(m, t, LENGTH) for m in MODES for t in [*TASKS, "all"]})
         for g in self.summary["groups"]:

@@ -19,6 +19,7 @@
 #include "main/version.h"
 #include "rag/compare.h"
 #include "rag/dataset.h"
+#include "rag/measured_card.h"
 #include "rag/plot.h"
 #include "rag/report.h"
 #include "rag/summary.h"
@@ -140,6 +141,9 @@ class RagBench {
     const std::string text = rag::summary_json(summary);
     RK_RETURN_IF_ERROR(write_whole(out / "summary.json", text + "\n"));
     RK_RETURN_IF_ERROR(write_whole(out / "report.html", rag::report_html(summary, results)));
+    RK_TRY(const auto identity, session_->engine->card_identity());
+    const engine::Card card = rag::measured_card(summary, results, identity, engine::Fit::kLead);
+    RK_RETURN_IF_ERROR(write_whole(out / "card.json", card.to_json()));
     if (common_.json) {
       std::cout << text << "\n";
     } else {
@@ -366,7 +370,8 @@ Command cmd_bench_rag() {
         flags.add("--documents", f->num_documents,
                   "documents of a generated prompt; 0: 8, above 8192 tokens 16");
         flags.add("--max-tokens", f->max_tokens, "tokens of an answer at most");
-        flags.add("--out", f->out, "folder for samples.jsonl, summary.json and report.html");
+        flags.add("--out", f->out,
+                  "folder for samples.jsonl, summary.json, report.html and card.json (for --card)");
         return {[f, &common] { return RagBench(*f, common).run(); }, [f] { return check(*f); }};
       },
   };

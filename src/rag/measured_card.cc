@@ -1,0 +1,91 @@
+#include "rag/measured_card.h"
+
+#include <algorithm>
+#include <set>
+
+#include "rag/mode_spec.h"
+
+namespace rk::rag {
+namespace {
+
+std::string field(const Fields& fields, const char* name) {
+  for (const auto& [key, value] : fields) {
+    if (key == name) return value;
+  }
+  return "";
+}
+
+// The range that the group's samples cover.
+void set_range(const std::vector<const SampleResult*>& results, const Group& g,
+               engine::CardEntry& entry) {
+  bool first = true;
+  std::set<std::string> tasks;
+  for (const SampleResult* r : results) {
+    if (r->length_tokens != g.length_tokens) continue;
+    const auto documents = static_cast<int>(r->num_documents);
+    entry.min_tokens = first ? r->prompt_tokens : std::min(entry.min_tokens, r->prompt_tokens);
+    entry.max_tokens = std::max(entry.max_tokens, r->prompt_tokens);
+    entry.min_documents = first ? documents : std::min(entry.min_documents, documents);
+    entry.max_documents = std::max(entry.max_documents, documents);
+    tasks.insert(r->task);
+    first = false;
+  }
+  for (const std::string& task : tasks) entry.data += cat(entry.data.empty() ? "" : ", ", task);
+  if (g.num_samples < kPublishedSamples) entry.data += " (exploratory)";
+}
+
+double ratio(double part, double whole, double otherwise) {
+  return whole > 0 ? part / whole : otherwise;
+}
+
+}  // namespace
+
+engine::Card measured_card(const Summary& summary, const std::vector<const SampleResult*>& results,
+                           const engine::CardIdentity& identity, engine::Fit fit) {
+  engine::Card card;
+  card.model = field(summary.configuration.fields, "model");
+  card.weights = identity.weights;
+  card.plan = identity.plan;
+  card.kv_dtype = identity.kv_dtype;
+  card.provenance = cat("commit ", field(summary.configuration.fields, "commit"), "; ",
+                        field(summary.provenance, "command"));
+  std::set<int64_t> several_tasks;  // lengths with a group over all of their tasks
+  for (const Group& g : summary.groups) {
+    if (g.task == "all") several_tasks.insert(g.length_tokens);
+  }
+  for (const Group& g : summary.groups) {
+    const auto spec = parse_mode_spec(g.mode);
+    const bool whole = g.task == "all" || several_tasks.count(g.length_tokens) == 0;
+    if (!whole || !spec.ok() || !g.kl) continue;
+    engine::Request setting;
+    spec->apply(setting);
+    if (setting.mode == engine::Mode::kDense || setting.mode == engine::Mode::kPrefix) continue;
+    engine::CardEntry e;
+    e.mode = setting.mode;
+    e.ratio = setting.mode == engine::Mode::kSelective ? setting.selective_ratio : 0;
+    e.boundary_rows = setting.mode == engine::Mode::kBoundary ? setting.boundary_rows : 0;
+    e.fit = fit;
+    set_range(results, g, e);
+    e.n = g.num_samples;
+    e.mode_score = g.score.value;
+    e.dense_score = std::clamp(g.score.value - g.score_diff.value, 0.0, 1.0);
+    e.retained_low =
+        std::max(0.0, ratio(e.dense_score + g.score_diff.interval.low, e.dense_score, 1));
+    e.retained_high = std::max(e.retained_low,
+                               ratio(e.dense_score + g.score_diff.interval.high, e.dense_score, 1));
+    e.mean_kl = g.kl->value;
+    e.kl_high = std::max(g.kl->value, g.kl->interval.high);
+    e.p95_kl = g.kl_p95.value_or(e.kl_high);
+    e.top1 = g.same_top1.value_or(0);
+    e.agreement = g.same_answer;
+    e.needle_n = g.needle_found;
+    e.needle_lost = g.needle_lost;
+    e.needle_loss_high = g.needle_loss_bound.value_or(1);
+    e.length_ratio = g.length_ratio.value_or(1);
+    e.ttft_ratio = ratio(1, g.speedup.value, 1);
+    card.entries.push_back(std::move(e));
+  }
+  return card;
+}
+
+}  // namespace rk::rag

@@ -1,0 +1,84 @@
+#include "rag/measured_card.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace rk::rag {
+namespace {
+
+SampleResult sample(int i, double kl, bool lost) {
+  SampleResult r{.id = cat("mk-", i), .task = "mk", .config = "c"};
+  r.length_tokens = 4096;
+  r.prompt_tokens = 3900 + i % 10;
+  r.num_documents = 8;
+  r.needle = true;
+  const auto mode = [&](const char* name, double score, double its_kl, double ttft) {
+    return ModeResult{.mode = name,
+                      .answer_tokens = 4,
+                      .score = score,
+                      .kl = its_kl,
+                      .kl_tokens = 4,
+                      .same_top1 = 4,
+                      .same_answer = true,
+                      .ttft_ms = ttft};
+  };
+  r.modes = {mode("dense", 1, 0, 100), mode("prefix", 1, 0, 95),
+             mode("selective:0.3", lost ? 0 : 1, kl, 40)};
+  return r;
+}
+
+TEST(MeasuredCard, StatesWhatWasMeasuredAndTheGateReadsIt) {
+  std::vector<SampleResult> samples;
+  for (int i = 0; i < 400; ++i) samples.push_back(sample(i, i % 2 == 0 ? 0.02 : 0.04, i < 4));
+  std::vector<const SampleResult*> results;
+  for (const auto& s : samples) results.push_back(&s);
+  Summary summary = summarize(results, 5);
+  summary.configuration.fields = {{"model", "tiny"}, {"commit", "abc"}};
+  summary.provenance = {{"command", "redknot bench rag"}};
+  const engine::Card card = measured_card(summary, results, {"w", "p", "f16"}, engine::Fit::kLead);
+  EXPECT_EQ(card.model, "tiny");
+  EXPECT_EQ(card.provenance, "commit abc; redknot bench rag");
+  ASSERT_EQ(card.entries.size(), 1U);  // dense and prefix need none
+  const engine::CardEntry& e = card.entries[0];
+  EXPECT_EQ(e.mode, engine::Mode::kSelective);
+  EXPECT_EQ(e.ratio, 0.3);
+  EXPECT_EQ(e.n, 400);
+  EXPECT_EQ(e.min_tokens, 3900);
+  EXPECT_EQ(e.max_tokens, 3909);
+  EXPECT_EQ(e.min_documents, 8);
+  EXPECT_EQ(e.max_documents, 8);
+  EXPECT_NEAR(e.mean_kl, 0.03, 1e-9);
+  EXPECT_GT(e.kl_high, 0.03);
+  EXPECT_LT(e.kl_high, 0.035);
+  EXPECT_EQ(e.needle_n, 400);
+  EXPECT_EQ(e.needle_lost, 4);
+  EXPECT_GT(e.needle_loss_high, 0.01);
+  EXPECT_LT(e.needle_loss_high, 0.03);
+  EXPECT_NEAR(e.dense_score, 1, 1e-9);
+  EXPECT_NEAR(e.mode_score, 0.99, 1e-9);
+  EXPECT_NEAR(e.ttft_ratio, 0.4, 1e-9);
+  EXPECT_EQ(engine::level_of(e), engine::Level::kBalanced);
+
+  const auto read = engine::Card::parse(card.to_json(), "card");
+  ASSERT_TRUE(read.ok()) << read.status().message();
+  const auto answer =
+      engine::choose_mode(&*read, {engine::Level::kBalanced, 3905, 8, engine::Fit::kLead});
+  EXPECT_EQ(answer.mode, engine::Mode::kSelective);
+  EXPECT_EQ(answer.ratio, 0.3);
+}
+
+TEST(MeasuredCard, FewSamplesAreCalledExploratoryAndReachNothing) {
+  std::vector<SampleResult> samples;
+  for (int i = 0; i < 10; ++i) samples.push_back(sample(i, 0.001, false));
+  std::vector<const SampleResult*> results;
+  for (const auto& s : samples) results.push_back(&s);
+  const engine::Card card =
+      measured_card(summarize(results, 5), results, {"w", "p", "f16"}, engine::Fit::kLead);
+  ASSERT_EQ(card.entries.size(), 1U);
+  EXPECT_THAT(card.entries[0].data, testing::HasSubstr("exploratory"));
+  EXPECT_EQ(engine::level_of(card.entries[0]),
+            engine::Level::kNone);  // the bound of 0 in 10 is wide
+}
+
+}  // namespace
+}  // namespace rk::rag
