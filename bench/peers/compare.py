@@ -32,6 +32,11 @@ def ours(arguments, kind, size):
     return command, json.loads(output_of(command))["tokens_per_s"]
 
 
+def shown(command, arguments):
+    """The command without this machine's paths."""
+    return " ".join(command[1:]).replace(arguments.model, os.path.basename(arguments.model))
+
+
 def cpu_name():
     with open("/proc/cpuinfo", encoding="utf-8") as f:
         return next((line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), "unknown")
@@ -72,8 +77,8 @@ def main():
             "ours_tokens_per_s": our, "peer_tokens_per_s": their, "ratio": our / their,
             "peer_flash_attention": bool(best), "ours_samples": samples[case]["ours"],
             "peer_samples_flash_off": samples[case][0], "peer_samples_flash_on": samples[case][1],
-            "ours_command": " ".join(commands[case, "ours"][1:]),
-            "peer_command": " ".join(commands[case, best][1:]),
+            "ours_command": shown(commands[case, "ours"], arguments),
+            "peer_command": shown(commands[case, best], arguments),
         })
     document = {
         "bench": "peers/llama_cpp", "model": os.path.basename(arguments.model), "threads": arguments.threads,
