@@ -15,6 +15,7 @@
 #include "main/version.h"
 #include "model/decoder.h"
 #include "model/shapes.h"
+#include "rag/metrics.h"
 
 namespace rk::cli {
 namespace {
@@ -49,10 +50,7 @@ Result<std::vector<int64_t>> numbers(const std::string& text, const char* flag) 
   return out;
 }
 
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
+double median(const std::vector<double>& values) { return rag::quantile(values, 0.5); }
 
 Result<Ceilings> measure_ceilings() {
   constexpr int64_t kSide = 8192, kCopyBytes = int64_t{2} << 30;

@@ -32,18 +32,6 @@ void fill_row(const engine::TokenEvent& event, std::span<float> row) {
     row[static_cast<size_t>(entry.token)] = entry.logprob;
 }
 
-// Rows of logits become rows of log probabilities.
-void to_log_probabilities(std::vector<float>& rows, size_t vocab) {
-  for (size_t begin = 0; begin < rows.size(); begin += vocab) {
-    const auto row = std::span(rows).subspan(begin, vocab);
-    const double peak = *std::max_element(row.begin(), row.end());
-    double sum = 0;
-    for (const float x : row) sum += std::exp(x - peak);
-    const double norm = peak + std::log(sum);
-    for (float& x : row) x = static_cast<float>(x - norm);
-  }
-}
-
 class Collector : public engine::Listener {
  public:
   bool on_token(const engine::TokenEvent& event) override {

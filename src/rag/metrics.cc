@@ -137,6 +137,17 @@ double needle_score(std::string_view answer, std::span<const std::string> expect
   return static_cast<double>(found) / static_cast<double>(expected.size());
 }
 
+void to_log_probabilities(std::span<float> rows, size_t vocab) {
+  for (size_t begin = 0; begin < rows.size(); begin += vocab) {
+    const auto row = rows.subspan(begin, vocab);
+    const double peak = *std::max_element(row.begin(), row.end());
+    double sum = 0;
+    for (const float x : row) sum += std::exp(x - peak);
+    const double norm = peak + std::log(sum);
+    for (float& x : row) x = static_cast<float>(x - norm);
+  }
+}
+
 double kl_divergence(std::span<const float> log_p, std::span<const float> log_q) {
   double kl = 0;
   for (size_t i = 0; i < log_p.size(); ++i) {

@@ -26,6 +26,8 @@ double needle_score(std::string_view answer, std::span<const std::string> expect
 
 // Distributions.
 
+/// Rows of `vocab` logits become rows of log probabilities, in place. Requires: whole rows.
+void to_log_probabilities(std::span<float> rows, size_t vocab);
 /// KL(p || q) in nats from log probabilities of equal size, at least 0; entries with p = 0 (-inf)
 /// add nothing, q = 0 where p > 0 gives +inf. Accumulates in double.
 double kl_divergence(std::span<const float> log_p, std::span<const float> log_q);
