@@ -91,6 +91,11 @@ void add_common(CLI::App& app, AppFlags& flags, unsigned uses, CommonFlags& comm
     flags.choice("--kv-dtype", common.kv_dtype, {"f16", "f32"},
                  "type of stored K and V; a card keeps bf16");
   }
+  if (uses & kUsesCompany) {
+    flags.add("--company", common.company,
+              "what documents are computed behind besides the lead: neutral[:TOKENS], mean:K, none "
+              "or a text file");
+  }
   if (uses & kUsesSeed) flags.add("--seed", common.seed, "seed of everything random");
   if (uses & kUsesJson) flags.add("--json", common.json, "print results as JSON");
   flags.choice("--log-level", common.log_level, {"debug", "info", "warn", "error", "off"},

@@ -18,9 +18,10 @@ namespace rk::cli {
 
 /// Flags that several subcommands share; each takes the groups that it names in Command::uses.
 struct CommonFlags {
-  std::string model = "smollm2";  ///< path, or a name that `pull` knows
-  std::string plan;               ///< head plan JSON; empty: all heads global
-  std::string card;               ///< card of measured fidelity; empty: none
+  std::string model = "smollm2";    ///< path, or a name that `pull` knows
+  std::string plan;                 ///< head plan JSON; empty: all heads global
+  std::string card;                 ///< card of measured fidelity; empty: none
+  std::string company = "neutral";  ///< what documents are computed behind, see serve/company.h
   std::string device = "cpu";
   std::string card_weights = "auto";  ///< how a card keeps the layers' matrices
   bool fit = false;  ///< on a card: a shorter context where the model's does not fit
@@ -34,11 +35,12 @@ struct CommonFlags {
 
 enum Uses : unsigned {
   kUsesNothing = 0,
-  kUsesModel = 1,   ///< -m/--model
-  kUsesPlan = 2,    ///< --plan
-  kUsesEngine = 4,  ///< --device, --card, --card-weights, --fit, --threads, --kernel, --kv-dtype
-  kUsesSeed = 8,    ///< --seed
-  kUsesJson = 16,   ///< --json
+  kUsesModel = 1,     ///< -m/--model
+  kUsesPlan = 2,      ///< --plan
+  kUsesEngine = 4,    ///< --device, --card, --card-weights, --fit, --threads, --kernel, --kv-dtype
+  kUsesSeed = 8,      ///< --seed
+  kUsesJson = 16,     ///< --json
+  kUsesCompany = 32,  ///< --company
 };
 
 /// What a subcommand declares its own flags on. `names` is "--mode" or "-d,--document"; the default

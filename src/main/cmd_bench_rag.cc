@@ -142,7 +142,11 @@ class RagBench {
     RK_RETURN_IF_ERROR(write_whole(out / "summary.json", text + "\n"));
     RK_RETURN_IF_ERROR(write_whole(out / "report.html", rag::report_html(summary, results)));
     RK_TRY(const auto identity, session_->engine->card_identity());
-    const engine::Card card = rag::measured_card(summary, results, identity, engine::Fit::kLead);
+    engine::Request asked;
+    session_->set_company(asked);
+    const bool on_host = session_->engine->pool().memory() == Memory::kHost;
+    const engine::Card card = rag::measured_card(summary, results, identity,
+                                                 engine::asked_fit(asked, on_host));
     RK_RETURN_IF_ERROR(write_whole(out / "card.json", card.to_json()));
     if (common_.json) {
       std::cout << text << "\n";
@@ -172,6 +176,8 @@ class RagBench {
     options_.max_tokens = flags_.max_tokens;
     options_.stop_tokens = session_->tokenizer->eos();
     options_.seed = common_.seed;
+    options_.company = session_->company.tokens;
+    options_.company_pieces = session_->company.pieces;
     RK_RETURN_IF_ERROR(configure());
     options_.config = configuration_.hash();
     return plan();
@@ -253,6 +259,7 @@ class RagBench {
     add("weights_sha256", weights.hex());
     add("tokenizer", session_->tokenizer->fingerprint());
     add("plan", session_->engine->plan().digest());
+    add("company", common_.company);
     add("version", version());
     add("commit", commit());
     add("program_sha256", program.hex());
@@ -356,7 +363,7 @@ Command cmd_bench_rag() {
           "  redknot bench rag --tasks mk,hop2 --lengths 1024,4096 -n 50 --out results/smollm2\n"
           "  redknot bench rag -m MODEL.gguf --data questions.jsonl --modes dense,reuse --out r1\n"
           "  redknot bench rag --out results/smollm2     (goes on where it was interrupted)\n",
-      .uses = kUsesModel | kUsesPlan | kUsesEngine | kUsesSeed | kUsesJson,
+      .uses = kUsesModel | kUsesPlan | kUsesEngine | kUsesSeed | kUsesJson | kUsesCompany,
       .declare = [](Flags& flags, const CommonFlags& common) -> Action {
         auto f = std::make_shared<RagFlags>();
         flags.add("--data", f->data,

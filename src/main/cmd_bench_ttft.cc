@@ -59,8 +59,9 @@ double median(std::vector<double> values) {
 }
 
 // Round after round: the documents in a new order, a new question, every mode on the same ids.
-Status measure(const TtftFlags& f, const CommonFlags& common, engine::Engine& engine,
+Status measure(const TtftFlags& f, const CommonFlags& common, const Session& session,
                std::map<std::string, ModeResult>& results) {
+  engine::Engine& engine = *session.engine;
   const int64_t vocab = engine.vocab_size();
   std::mt19937_64 random(common.seed + 1);
   std::vector<int> order(static_cast<size_t>(f.documents));
@@ -68,6 +69,7 @@ Status measure(const TtftFlags& f, const CommonFlags& common, engine::Engine& en
   for (int round = -1; round < f.repeats; ++round) {  // the first makes the documents ready
     std::shuffle(order.begin(), order.end(), random);
     engine::Request request;
+    session.set_company(request);
     request.boundary_rows = f.boundary_rows;
     request.max_tokens = 1;
     if (f.lead_tokens > 0) {
@@ -105,7 +107,7 @@ Status measure(const TtftFlags& f, const CommonFlags& common, engine::Engine& en
 Status bench_ttft(const TtftFlags& f, const CommonFlags& common) {
   RK_TRY(Session session, Session::open(common));
   std::map<std::string, ModeResult> results;
-  RK_RETURN_IF_ERROR(measure(f, common, *session.engine, results));
+  RK_RETURN_IF_ERROR(measure(f, common, session, results));
   const double dense = median(results["dense"].ttft_ms);
   json::array rows;
   if (!common.json) {
@@ -162,7 +164,7 @@ Command cmd_bench_ttft() {
       .summary = "time to first token of every mode over ready documents in new orders",
       .examples =
           "  redknot bench ttft --documents 14 --document-tokens 512 --question-tokens 64\n",
-      .uses = kUsesModel | kUsesPlan | kUsesEngine | kUsesSeed | kUsesJson,
+      .uses = kUsesModel | kUsesPlan | kUsesEngine | kUsesSeed | kUsesJson | kUsesCompany,
       .declare = [](Flags& flags, const CommonFlags& common) -> Action {
         auto f = std::make_shared<TtftFlags>();
         flags.add("--documents", f->documents, "documents in a prompt");

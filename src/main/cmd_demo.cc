@@ -161,6 +161,7 @@ json::value json_of(const Outcome& o, const std::string& question) {
                       {"question", question},
                       {"ttft_ms", s.ttft_ms},
                       {"tokens", tokens},
+                      {"fit", describe_fits(s)},
                       {"kl", std::isfinite(o.kl) ? json::value(o.kl) : json::value()},
                       {"answer", o.answer}};
 }
@@ -255,6 +256,7 @@ class Demo {
     }
     engine::Request request;
     RK_TRY(request.spans, session_.prompt(question.text, documents));
+    session_.set_company(request);
     request.boundary_rows = flags_.boundary_rows;
     request.selective_ratio = flags_.ratio;
     request.max_tokens = flags_.max_tokens;
@@ -366,7 +368,7 @@ Command cmd_demo() {
           "  redknot demo\n"
           "  redknot demo -m MODEL.gguf --max-tokens 12\n"
           "  redknot demo --json\n",
-      .uses = kUsesModel | kUsesPlan | kUsesEngine | kUsesSeed | kUsesJson,
+      .uses = kUsesModel | kUsesPlan | kUsesEngine | kUsesSeed | kUsesJson | kUsesCompany,
       .declare = [](Flags& flags, const CommonFlags& common) -> Action {
         auto f = std::make_shared<DemoFlags>();
         flags.add("--max-tokens", f->max_tokens, "tokens generated per answer at most");

@@ -53,6 +53,7 @@ Status run(const RunFlags& f, const CommonFlags& common) {
   }
   RK_TRY(Session session, Session::open(common, f.context));
   RK_TRY(request.spans, session.prompt(f.question, documents));
+  session.set_company(request);
   request.max_tokens = f.max_tokens;
   request.stop_tokens = session.tokenizer->eos();
   request.sampling.temperature = static_cast<float>(f.temperature);
@@ -65,6 +66,10 @@ Status run(const RunFlags& f, const CommonFlags& common) {
                           ? 1000.0 * static_cast<double>(s.generated - 1) / decode_ms
                           : 0;
   if (common.json) {
+    json::array documents;
+    for (const engine::DocumentUse& use : s.documents) {
+      documents.push_back({{"fit", use.fit_name()}, {"tokens", use.num_tokens}});
+    }
     std::cout << json::object{{"mode", engine::mode_name(s.mode)},
                               {"question", f.question},
                               {"answer", a.text},
@@ -74,6 +79,7 @@ Status run(const RunFlags& f, const CommonFlags& common) {
                               {"probe_ms", s.probe_ms},
                               {"tokens_per_s", rate},
                               {"tokens", tokens_json(s)},
+                              {"documents", std::move(documents)},
                               {"gate", s.gate},
                               {"gate_reason", s.gate_reason},
                               {"quality_used", engine::level_name(s.quality_used)}}
@@ -81,8 +87,9 @@ Status run(const RunFlags& f, const CommonFlags& common) {
     return {};
   }
   std::cout << "\n";
-  std::cerr << "[" << engine::mode_name(s.mode) << "] " << describe_tokens(s) << "; TTFT "
-            << static_cast<int64_t>(s.ttft_ms) << " ms";
+  std::cerr << "[" << engine::mode_name(s.mode) << "] " << describe_tokens(s);
+  if (!s.documents.empty()) std::cerr << "; documents: " << describe_fits(s);
+  std::cerr << "; TTFT " << static_cast<int64_t>(s.ttft_ms) << " ms";
   if (s.ingest_ms > 0) {
     std::cerr << " (" << static_cast<int64_t>(s.ingest_ms) << " of them computing new documents)";
   }
@@ -107,7 +114,7 @@ Command cmd_run() {
           "  redknot run -d report.txt -d notes.txt 'Who signed the report?'\n"
           "  redknot run -d report.txt --mode reuse --json 'Who signed the report?'\n"
           "  redknot run -d a.txt -d b.txt --mode selective --ratio 0.3 'Who signed?'\n",
-      .uses = kUsesModel | kUsesPlan | kUsesEngine | kUsesSeed | kUsesJson,
+      .uses = kUsesModel | kUsesPlan | kUsesEngine | kUsesSeed | kUsesJson | kUsesCompany,
       .declare = [](Flags& flags, const CommonFlags& common) -> Action {
         auto f = std::make_shared<RunFlags>();
         flags.add("-d,--document", f->documents, "a UTF-8 text file; may repeat");

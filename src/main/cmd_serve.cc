@@ -60,6 +60,8 @@ Status serve(const ServeFlags& f, const CommonFlags& common) {
   if (!f.model_id.empty()) info.id = f.model_id;
   info.context_tokens = engine.context_tokens();
   info.created = std::time(nullptr);
+  info.company = session.company;
+  RK_TRY(info.neutral, serve::read_company(*session.tokenizer, "neutral"));
   engine::Service::Options queue;
   queue.max_queued = f.max_queued;
   engine::Service service(std::move(session.engine), queue);
@@ -100,7 +102,7 @@ Command cmd_serve() {
           "'{\"messages\":[{\"role\":\"user\","
           "\"content\":\"Who "
           "signed?\"}],\"documents\":[{\"title\":\"Report\",\"text\":\"...\"}]}'\n",
-      .uses = kUsesModel | kUsesPlan | kUsesEngine | kUsesSeed,
+      .uses = kUsesModel | kUsesPlan | kUsesEngine | kUsesSeed | kUsesCompany,
       .declare = [](Flags& flags, const CommonFlags& common) -> Action {
         auto f = std::make_shared<ServeFlags>();
         flags.add("--host", f->host, "address; other than loopback needs a key or --insecure");

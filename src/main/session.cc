@@ -5,6 +5,7 @@
 #include <unistd.h>
 #include <utf8proc.h>
 
+#include <algorithm>
 #include <ctime>
 #include <fstream>
 #include <iostream>
@@ -46,6 +47,7 @@ Result<Session> Session::open(const CommonFlags& common, int64_t context_tokens)
   RK_TRY(auto options, engine_options(common, session.path));
   options.context_tokens = context_tokens;
   RK_TRY(session.tokenizer, text::Tokenizer::load(session.path));
+  RK_TRY(session.company, serve::read_company(*session.tokenizer, common.company));
   malloc_trim(0);  // what reading the vocabulary took must not count beside the weights
   RK_TRY(session.engine, engine::Engine::create(options));
   malloc_trim(0);
@@ -153,6 +155,22 @@ std::string describe_tokens(const engine::RequestStats& s) {
   return cat(s.prompt_tokens, " tokens: ", s.prefix_cached, " prefix, ", s.document_cached,
              " reused (", s.relocated, " relocated), ", s.recomputed, " recomputed, ", s.fresh,
              " fresh");
+}
+
+std::string describe_fits(const engine::RequestStats& stats) {
+  std::vector<std::pair<std::string, int>> counts;
+  for (const engine::DocumentUse& use : stats.documents) {
+    const auto same = [&](const auto& count) { return count.first == use.fit_name(); };
+    const auto it = std::find_if(counts.begin(), counts.end(), same);
+    if (it == counts.end()) {
+      counts.emplace_back(use.fit_name(), 1);
+    } else {
+      ++it->second;
+    }
+  }
+  std::string out;
+  for (const auto& [fit, count] : counts) out += cat(out.empty() ? "" : ", ", count, " ", fit);
+  return out;
 }
 
 }  // namespace rk::cli

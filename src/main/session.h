@@ -9,6 +9,7 @@
 
 #include "engine/engine.h"
 #include "main/cli.h"
+#include "serve/company.h"
 #include "serve/completion.h"
 #include "serve/prompt.h"
 #include "text/chat_template.h"
@@ -25,11 +26,17 @@ struct Session {
   std::unique_ptr<engine::Engine> engine;
   std::unique_ptr<text::Tokenizer> tokenizer;
   std::optional<text::ChatTemplate> chat;  ///< absent where the model has none that we can render
+  serve::Company company;                  ///< of --company, tokenised
   double load_ms = 0;
 
   /// Resolves (and pulls, where a known name is missing) and loads everything.
   static Result<Session> open(const CommonFlags& common, int64_t context_tokens = 0);
 
+  /// --company, where the subcommand takes it.
+  void set_company(engine::Request& request) const {
+    request.company = company.tokens;
+    request.company_pieces = company.pieces;
+  }
   /// A question over documents, as the server would put it.
   Result<std::vector<engine::PromptSpan>> prompt(
       const std::string& question, const std::vector<serve::Document>& documents) const;
@@ -51,5 +58,7 @@ Result<serve::Document> read_document(const std::string& path);
 
 /// "412 tokens: 20 prefix, 380 reused (190 relocated), 0 recomputed, 12 fresh"
 std::string describe_tokens(const engine::RequestStats& stats);
+/// What the documents were computed behind: "1 exact, 3 company"; empty without documents.
+std::string describe_fits(const engine::RequestStats& stats);
 
 }  // namespace rk::cli

@@ -87,6 +87,8 @@ Request Comparer::request(const std::vector<PromptSpan>& spans) const {
   request.max_tokens = options_.max_tokens;
   request.stop_tokens = options_.stop_tokens;
   request.sampling.seed = options_.seed;
+  request.company = options_.company;
+  request.company_pieces = options_.company_pieces;
   request.cache_write = false;
   return request;
 }

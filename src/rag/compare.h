@@ -38,6 +38,8 @@ struct CompareOptions {
   std::vector<ModeSpec> modes;  ///< dense first
   int max_tokens = 32;
   std::vector<int32_t> stop_tokens;
+  std::vector<int32_t> company;  ///< as Request's, as is company_pieces
+  int company_pieces = 1;
   uint64_t seed = 0;
   std::string config;  ///< written into every result
 };

@@ -96,6 +96,7 @@ json::object redknot_json(const engine::RequestStats& stats) {
   for (const engine::DocumentUse& use : stats.documents) {
     documents.push_back({{"state", use.state == engine::DocumentState::kHit ? "hit" : "miss"},
                          {"exact", use.exact},
+                         {"fit", use.fit_name()},
                          {"tokens", use.num_tokens}});
   }
   return {{"mode", engine::mode_name(stats.mode)},

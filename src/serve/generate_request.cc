@@ -127,10 +127,25 @@ void read_streaming(JsonFields& fields, GenerateRequest& out) {
   fields.adopt(inner);
 }
 
-// {"mode", "k", "ratio", "select_rows", "reuse", "quality", "write"}: exact rows unless the caller
-// names a mode or a quality.
-void read_redknot(JsonFields& fields, GenerateRequest& out) {
+// {"mode", "k", "ratio", "select_rows", "company", "reuse", "quality", "write"}: exact rows unless
+// the caller names a mode or a quality.
+void read_company(JsonFields& redknot, const ModelInfo& info, engine::Request& out) {
+  std::string name;
+  if (redknot.has("company")) redknot.string("company", 64, name);
+  if (!redknot.ok()) return;
+  if (redknot.has("company") && name != "none" && name != "neutral") {
+    return redknot.fail("company", cat(json_quote(name), " is none of neutral, none"));
+  }
+  const Company none;
+  const Company& company = name.empty() ? info.company : name == "none" ? none : info.neutral;
+  out.company = company.tokens;
+  out.company_pieces = company.pieces;
+}
+
+void read_redknot(JsonFields& fields, const ModelInfo& info, GenerateRequest& out) {
   out.engine.mode = engine::Mode::kPrefix;
+  out.engine.company = info.company.tokens;
+  out.engine.company_pieces = info.company.pieces;
   const json::object* object = fields.object("redknot");
   if (object == nullptr) return;
   JsonFields inner(*object, "redknot.");
@@ -142,6 +157,7 @@ void read_redknot(JsonFields& fields, GenerateRequest& out) {
   inner.number("ratio", 0, 1, out.engine.selective_ratio);
   inner.boolean("select_rows", out.engine.select_rows);
   inner.boolean("write", out.engine.cache_write);
+  read_company(inner, info, out.engine);
   if (inner.ok() && !mode.empty()) {
     const Status parsed = engine::read_mode(mode, out.engine);
     if (!parsed.ok()) inner.fail("mode", parsed.message());
@@ -200,7 +216,7 @@ void read_common(JsonFields& fields, const ModelView& model, GenerateRequest& ou
   read_stop(fields, model, out);
   read_sampling(fields, model, out.engine.sampling);
   read_logprobs(fields, out);
-  read_redknot(fields, out);
+  read_redknot(fields, model.info, out);
   fields.string("cache_salt", 1024, out.cache_salt);
 }
 

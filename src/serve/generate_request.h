@@ -9,6 +9,7 @@
 
 #include "engine/request.h"
 #include "serve/api_error.h"
+#include "serve/company.h"
 #include "serve/completion.h"
 #include "serve/json_request.h"
 #include "serve/prompt.h"
@@ -20,6 +21,8 @@ struct ModelInfo {
   std::string id;
   int64_t context_tokens = 0;
   int64_t created = 0;  ///< unix seconds
+  Company company;      ///< of requests that name none
+  Company neutral;      ///< of requests that ask for it
 };
 
 struct ModelView {
