@@ -36,11 +36,17 @@ void Engine::clear_cache() {
 
 Status Engine::make_room(int64_t num_pages) {
   const int64_t heads = pages_for(1);
+  // Rows that a stored document shares come free with it, not with their place in the tree.
+  const auto only_here = [](std::span<const kv::PrefixTree::Piece> pieces) {
+    return std::ranges::all_of(pieces, [](const auto& p) { return p.rows.use_count() == 1; });
+  };
   while (pool_->num_free() < num_pages) {
     const int64_t missing_pages = (num_pages - pool_->num_free() + heads - 1) / heads;
-    const bool dropped_prefix = prefixes_.evict(missing_pages * pool_->page_rows()) > 0;
-    if (pool_->num_free() >= num_pages) break;
-    if (dropped_prefix || segments_.evict_one()) continue;
+    const int64_t missing_rows = missing_pages * pool_->page_rows();
+    if (prefixes_.evict(missing_rows, only_here) > 0 || segments_.evict_one() ||
+        prefixes_.evict(missing_rows) > 0) {
+      continue;
+    }
     if (idle_ != nullptr) {
       idle_.reset();
       continue;

@@ -147,7 +147,15 @@ Status Engine::find_segment(const Request& request, size_t index, const CancelFn
     if (std::find(variants.begin(), stored, other) == stored) variants.push_back(other);
   }
   // Under local heads the prompt's own rows would see less than stored ones did: none is exact.
-  const DocumentPlace place = place_of(prompt, index, plan_.all_global());
+  DocumentPlace place{{}, {}, plan_.all_global()};
+  if (const auto ids = predecessor_ids(prompt, index); !ids.empty()) {
+    place.predecessor = context_digest(ids);
+  }
+  const auto name_whole_context = [&](const kv::Segment& candidate) {  // long: only where it counts
+    if (candidate.computed_at != span.begin || place.before != kv::Digest()) return;
+    place.before = context_digest(prompt.ids(0, span.begin));
+  };
+  for (const auto& variant : variants) name_whole_context(*variant);
   std::vector<kv::SegmentContext> contexts;
   for (const auto& variant : variants) contexts.push_back(variant->context);
   VariantChoice choice = choose_variant(contexts, place);
@@ -172,6 +180,7 @@ Status Engine::find_segment(const Request& request, size_t index, const CancelFn
     run.ingest_ms += now_ms() - begin_ms;
     if (request.cache_write) segments_.insert(key, segment);
     available.ingested_now[index] = true;
+    name_whole_context(*segment);
     choice = choose_variant({&segment->context, 1}, place);
   }
   available.segments[index] = std::move(segment);
