@@ -12,6 +12,7 @@
 #include "main/cli.h"
 #include "main/session.h"
 #include "main/version.h"
+#include "rag/metrics.h"
 
 namespace rk::cli {
 namespace {
@@ -38,25 +39,7 @@ struct ModeResult {
   engine::RequestStats stats;
 };
 
-double kl(const std::vector<float>& p, const std::vector<float>& q) {
-  const auto log_sum = [](const std::vector<float>& x) {
-    const double peak = *std::max_element(x.begin(), x.end());
-    double sum = 0;
-    for (const float v : x) sum += std::exp(v - peak);
-    return peak + std::log(sum);
-  };
-  const double lp = log_sum(p), lq = log_sum(q);
-  double out = 0;
-  for (size_t i = 0; i < p.size(); ++i) {
-    out += std::exp(p[i] - lp) * ((p[i] - lp) - (q[i] - lq));
-  }
-  return out;
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
+double median(const std::vector<double>& values) { return rag::quantile(values, 0.5); }
 
 // Round after round: the documents in a new order, a new question, every mode on the same ids.
 Status measure(const TtftFlags& f, const CommonFlags& common, const Session& session,
@@ -83,7 +66,7 @@ Status measure(const TtftFlags& f, const CommonFlags& common, const Session& ses
     request.spans.push_back({random_tokens(f.question_tokens, vocab, question), false});
     // Rounds keep nothing: what one mode leaves must not serve the next.
     request.cache_write = round < 0;
-    std::vector<float> dense_logits, logits;
+    std::vector<float> dense_row, row;
     for (const std::string& mode : f.modes()) {
       if (round < 0 && mode != "reuse") continue;
       RK_RETURN_IF_ERROR(engine::read_mode(mode, request));
@@ -96,9 +79,10 @@ Status measure(const TtftFlags& f, const CommonFlags& common, const Session& ses
       result.probe_ms.push_back(timer.stats.probe_ms);
       result.stats = timer.stats;
       const bool dense = mode == "dense";
-      auto& out = dense ? dense_logits : logits;
+      auto& out = dense ? dense_row : row;
       RK_RETURN_IF_ERROR(engine.evaluate(request, 1, out, nullptr));
-      if (!dense) result.kl_sum += kl(dense_logits, logits);
+      rag::to_log_probabilities(out, out.size());
+      if (!dense) result.kl_sum += rag::kl_divergence(dense_row, row);
     }
   }
   return {};

@@ -12,6 +12,7 @@
 #include "main/output.h"
 #include "main/progress.h"
 #include "main/session.h"
+#include "rag/metrics.h"
 
 namespace rk::cli {
 namespace {
@@ -83,17 +84,6 @@ class Recorder : public engine::Listener {
   size_t vocab_;
 };
 
-void to_logprobs(std::vector<float>& logits, size_t vocab) {
-  for (size_t begin = 0; begin < logits.size(); begin += vocab) {
-    const auto row = std::span(logits).subspan(begin, vocab);
-    const double max = *std::max_element(row.begin(), row.end());
-    double sum = 0;
-    for (const float x : row) sum += std::exp(x - max);
-    const double norm = max + std::log(sum);
-    for (float& x : row) x = static_cast<float>(x - norm);
-  }
-}
-
 // What the mode predicts along the dense answer, from the path and the stored rows that answered.
 Result<LogProbRows> follow(Session& session, const engine::Request& base, const Outcome& own,
                            const std::vector<int32_t>& dense) {
@@ -115,7 +105,7 @@ Result<LogProbRows> follow(Session& session, const engine::Request& base, const 
     const auto num_rows = static_cast<int64_t>(dense.size());
     RK_RETURN_IF_ERROR(session.engine->evaluate(request, num_rows, all, nullptr));
   }
-  to_logprobs(all, static_cast<size_t>(session.engine->vocab_size()));
+  rag::to_log_probabilities(all, static_cast<size_t>(session.engine->vocab_size()));
   return all;
 }
 
@@ -125,15 +115,8 @@ void compare(const Outcome& dense, const LogProbRows& rows, size_t vocab, Outcom
   for (size_t begin = 0; begin < dense.rows.size(); begin += vocab) {
     const auto p = std::span(dense.rows).subspan(begin, vocab);
     const auto q = std::span(rows).subspan(begin, vocab);
-    double kl = 0;
-    for (size_t i = 0; i < vocab; ++i) {
-      if (std::isfinite(p[i])) kl += std::exp(double{p[i]}) * (double{p[i]} - double{q[i]});
-    }
-    total += std::max(kl, 0.0);  // rounding may leave it a hair below zero
-    const auto best = [](auto row) {
-      return std::max_element(row.begin(), row.end()) - row.begin();
-    };
-    out.same += best(p) == best(q);
+    total += rag::kl_divergence(p, q);
+    out.same += rag::most_likely(p) == rag::most_likely(q);
   }
   out.kl = out.positions > 0 ? total / static_cast<double>(out.positions)
                              : std::numeric_limits<double>::quiet_NaN();
