@@ -28,7 +28,7 @@ class DemoTest(unittest.TestCase):
         cls.addClassCleanup(folder.cleanup)
         cls.model = str(tiny_model.write(pathlib.Path(folder.name) / "tiny", layers=1))
         common = ["-m", cls.model, "--max-tokens", str(MAX_TOKENS), "--boundary-rows", str(BOUNDARY_ROWS),
-                  "--ratio", str(RATIO)]
+                  "--ratio", str(RATIO), "--company", "none"]
         cls.json_run = demo(*common, "--json")
         cls.table_run = demo(*common)
         cls.results = json.loads(cls.json_run.stdout) if cls.json_run.returncode == 0 else []
@@ -47,7 +47,7 @@ class DemoTest(unittest.TestCase):
         self.assertEqual([r["mode"] for r in self.results], MODES * (len(self.results) // len(MODES)))
         self.assertGreaterEqual(len(self.results), 3 * len(MODES))
         for i, result in enumerate(self.results):
-            self.assertEqual(set(result), {"mode", "question", "ttft_ms", "tokens", "kl", "answer"})
+            self.assertEqual(set(result), {"mode", "question", "ttft_ms", "tokens", "fit", "kl", "answer"})
             self.assertEqual(list(result["tokens"]), TOKENS)
             self.assertEqual(result["question"], self.results[i - i % len(MODES)]["question"])
             self.assertGreater(result["ttft_ms"], 0)

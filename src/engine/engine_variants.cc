@@ -167,9 +167,10 @@ Status Engine::find_segment(const Request& request, size_t index, const CancelFn
     companies =
         companies_of(request, context_tokens_ - lead - (span.end - span.begin), can_average);
   }
-  const Fit wanted = companies.empty() ? Fit::kLead : asked_fit(request, can_average);
+  // A first document is not computed again where it is stored as well as the others are.
+  const Fit wanted = companies.empty() && !first ? Fit::kLead : asked_fit(request, can_average);
   std::shared_ptr<const kv::Segment> segment;
-  if (choice.index >= 0 && (choice.whole || (!first && choice.fit <= wanted))) {
+  if (choice.index >= 0 && (choice.whole || choice.fit <= wanted)) {
     segment = variants[static_cast<size_t>(choice.index)];
     segments_.mark_used(key, segment.get());
     available.ingested_now[index] =
@@ -218,7 +219,7 @@ void Engine::note_pairs(const Request& request, const Run& run) {
     if (!span.segment) continue;
     const DocumentUse& document = *use++;
     const auto before = predecessor_ids(prompt, i);
-    if (before.empty() || document.exact || document.fit == Fit::kPredecessor) continue;
+    if (document.exact || document.fit == Fit::kPredecessor) continue;
     const auto tokens = prompt.ids(span.begin, span.end);
     pairs_.seen({request.cache_namespace,
                  {lead.begin(), lead.end()},
@@ -257,7 +258,7 @@ Status Engine::begin_idle(VariantJob job) {
   kv::PrefixTree::Match match = prefixes_.match(context_root(request), context);
   add_pieces(match.pieces, *idle->kv);
   idle->next = static_cast<int32_t>(match.num_tokens);
-  if (idle->next == lead) {  // the predecessor's own rows behind the lead
+  if (idle->next == lead && lead < idle->begin) {  // the predecessor's own rows behind the lead
     const kv::Digest alone = context_digest(job.lead);
     for (const auto& v :
          segments_.find(document_key(request, job.lead, job.company), job.company)) {
@@ -289,8 +290,13 @@ Status Engine::step_idle(IdleRun& idle) {
   auto segment = std::make_shared<kv::Segment>();
   segment->rows = idle.kv->freeze(idle.document_piece, 0, end - idle.begin);
   segment->computed_at = idle.begin;
-  segment->context = {context_digest(std::span(idle.tokens).first(static_cast<size_t>(idle.begin))),
-                      context_digest(idle.job.company), 1, true};
+  segment->context.before =
+      context_digest(std::span(idle.tokens).first(static_cast<size_t>(idle.begin)));
+  segment->context.exact = true;
+  if (!idle.job.company.empty()) {  // else a first document, behind the lead alone
+    segment->context.predecessor = context_digest(idle.job.company);
+    segment->context.num_companies = 1;
+  }
   segment->tokens = idle.job.document;
   const kv::Digest key = document_key(request, idle.job.lead, idle.job.document);
   segments_.insert(key, std::move(segment));

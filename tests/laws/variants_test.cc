@@ -129,6 +129,26 @@ TEST_P(Variants, APairThatRecursIsComputedAndUsedTheThirdTime) {
   EXPECT_FALSE(e->idle_work());
 }
 
+// A document that comes to stand first is not computed again at once, but when it does so again.
+TEST_P(Variants, AFirstDocumentBecomesExactWhenItRecurs) {
+  auto e = engine();
+  Request r = request(Mode::kReuse, three(11));
+  r.company = ids(30, 9);
+  logits(*e, r);
+  RequestStats stats;
+  for (uint32_t question = 12; question < 14; ++question) {
+    r.spans = {fresh(21, 1), document(50, 4), fresh(11, question)};
+    logits(*e, r, 1, &stats);
+    EXPECT_THAT(fits(stats), ElementsAre("company"));
+    EXPECT_EQ(stats.document_cached, 50);
+  }
+  finish_idle_work(*e);
+  r.spans = {fresh(21, 1), document(50, 4), fresh(11, 14)};
+  EXPECT_LT(distance(logits(*e, r, 11, &stats), logits(*e, request(Mode::kDense, r.spans), 11)),
+            same_within());
+  EXPECT_THAT(fits(stats), ElementsAre("exact"));
+}
+
 TEST_P(Variants, ADocumentBehindItsWholeContextIsExact) {
   auto e = engine();
   const auto spans = [](uint32_t question) {

@@ -142,9 +142,10 @@ class ProcessTest(unittest.TestCase):
         server = self.serve()
         body = {"messages": [{"role": "user", "content": "Which?"}], "max_tokens": 2, "temperature": 0,
                 "documents": ["The door is green. " * 20, "The bell is blue. " * 20],
-                "redknot": {"mode": "reuse"}}
+                "redknot": {"mode": "reuse", "company": "none"}}
         first = server.ask("/v1/chat/completions", body)
         self.assertEqual([d["state"] for d in first["redknot"]["documents"]], ["miss", "miss"])
+        self.assertEqual([d["fit"] for d in first["redknot"]["documents"]], ["exact", "lead"])
         body["documents"].reverse()
         second = server.ask("/v1/chat/completions", body)
         self.assertEqual([d["state"] for d in second["redknot"]["documents"]], ["hit", "hit"])
