@@ -52,6 +52,8 @@ Result<const Engine::ContextRows*> Engine::context_rows(const Request& request,
   for (const ContextRows& known : run.contexts) {
     if (std::ranges::equal(known.ids, ids)) return &known;
   }
+  // Their pages are held; those of documents in another company come back from the tree.
+  if (run.contexts.size() >= static_cast<size_t>(request.company_pieces)) run.contexts.pop_front();
   ContextRows rows{{ids.begin(), ids.end()}, {}};
   const auto size = static_cast<int32_t>(ids.size());
   int32_t from = 0;

@@ -7,6 +7,7 @@ namespace {
 
 constexpr size_t kMaxPairs = 4096;  // remembered; a pair that does not recur soon is forgotten
 constexpr size_t kMaxJobs = 64;
+constexpr size_t kCutTokens = 64;
 
 Fit fit_of(const kv::SegmentContext& context, const DocumentPlace& place) {
   if (place.predecessor != kv::Digest() && context.predecessor == place.predecessor) {
@@ -84,7 +85,9 @@ std::vector<std::vector<int32_t>> companies_of(const Request& request, int64_t r
                                                bool can_average) {
   const auto pieces = static_cast<size_t>(std::max(1, request.company_pieces));
   const size_t length = request.company.size() / pieces;
-  const size_t taken = std::min(length, static_cast<size_t>(std::max<int64_t>(room, 0)));
+  auto taken = std::min(length, static_cast<size_t>(std::max<int64_t>(room, 0)));
+  // Documents of about the same length shall share one company.
+  if (taken < length && taken > kCutTokens) taken -= taken % kCutTokens;
   std::vector<std::vector<int32_t>> out;
   const size_t used = can_average ? pieces : 1;
   for (size_t i = 0; i < used && taken > 0; ++i) {

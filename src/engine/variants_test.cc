@@ -83,6 +83,10 @@ TEST(Variants, CompanyIsCutToTheRoomNextToTheDocument) {
   EXPECT_TRUE(companies_of(r, 0, true).empty());
   EXPECT_TRUE(companies_of(r, -5, true).empty());
   EXPECT_EQ(asked_fit(r, true), Fit::kCompany);
+  r.company.resize(300);
+  EXPECT_EQ(companies_of(r, 200, true)[0].size(), 192U);
+  EXPECT_EQ(companies_of(r, 300, true)[0].size(), 300U);
+  r.company = {1, 2, 3, 4, 5, 6, 7};
   r.company_pieces = 3;
   EXPECT_THAT(companies_of(r, 100, true),
               ElementsAre(ElementsAre(1, 2), ElementsAre(3, 4), ElementsAre(5, 6)));

@@ -109,6 +109,14 @@ TEST_P(Variants, CompanyIsCutWhereTheContextIsFull) {
   Request r = request(Mode::kReuse, {fresh(20, 1), document(30, 2), document(400, 3), fresh(9, 4)});
   r.company = ids(300, 9);
   EXPECT_EQ(run(*e, r).tokens, run(*e, r).tokens);
+  // Each document has another company then: their rows do not pile up.
+  r.spans = {fresh(20, 1)};
+  for (int i = 0; i < 9; ++i) r.spans.push_back(document(2 + 5 * i, 10 + uint32_t(i)));
+  r.spans.push_back(fresh(9, 4));
+  r.company = ids(480, 9);
+  Engine::Options options;
+  options.kv_bytes = int64_t{96} * 16 * kHeadDim * 2 * 4 * kLayers * kKvHeads;
+  EXPECT_EQ(run(*engine(options), r).tokens.size(), 8U);
 }
 
 TEST_P(Variants, APairThatRecursIsComputedAndUsedTheThirdTime) {
