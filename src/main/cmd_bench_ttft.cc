@@ -49,8 +49,13 @@ Status measure(const TtftFlags& f, const CommonFlags& common, const Session& ses
   std::mt19937_64 random(common.seed + 1);
   std::vector<int> order(static_cast<size_t>(f.documents));
   std::iota(order.begin(), order.end(), 0);
-  for (int round = -1; round < f.repeats; ++round) {  // the first makes the documents ready
-    std::shuffle(order.begin(), order.end(), random);
+  // The first two make the documents ready: behind the lead, and in company wherever they stand.
+  for (int round = -2; round < f.repeats; ++round) {
+    if (round == -1) {
+      std::rotate(order.begin(), order.begin() + 1, order.end());
+    } else {
+      std::shuffle(order.begin(), order.end(), random);
+    }
     engine::Request request;
     session.set_company(request);
     request.boundary_rows = f.boundary_rows;
@@ -62,7 +67,7 @@ Status measure(const TtftFlags& f, const CommonFlags& common, const Session& ses
       const uint64_t seed = common.seed + 1000 + static_cast<uint64_t>(i);
       request.spans.push_back({random_tokens(f.document_tokens, vocab, seed), true});
     }
-    const uint64_t question = common.seed + 500000 + static_cast<uint64_t>(round + 1);
+    const uint64_t question = common.seed + 500000 + static_cast<uint64_t>(round + 2);
     request.spans.push_back({random_tokens(f.question_tokens, vocab, question), false});
     // Rounds keep nothing: what one mode leaves must not serve the next.
     request.cache_write = round < 0;

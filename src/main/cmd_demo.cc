@@ -259,7 +259,9 @@ class Demo {
     return out;
   }
 
-  // Both caches see the documents once, in the order of the archive.
+  // Both caches see the documents in the order of the archive. The first of them was computed
+  // behind the lead alone then: in a second order it is computed in company too, as the others
+  // were.
   Status ingest() {
     DemoQuestion all{.text = "What is this archive about?"};
     for (size_t d = 0; d < demo_documents().size(); ++d)
@@ -275,10 +277,18 @@ class Demo {
       warm.mode = mode;
       warm.cache_namespace = cache_of(mode);
       RK_TRY(const Outcome out, serve(warm, false));
+      double total_ms = out.stats.total_ms;
+      if (mode == Mode::kReuse) {
+        engine::Request again = warm;
+        const auto first = std::ranges::find(again.spans, true, &engine::PromptSpan::segment);
+        std::iter_swap(first, std::find_if(first + 1, again.spans.end(),
+                                           [](const auto& span) { return span.segment; }));
+        RK_TRY(const Outcome second, serve(again, false));
+        total_ms += second.stats.total_ms;
+      }
       if (json_) continue;
       std::cout << (mode == Mode::kReuse ? "ingest: " : "prefix cache: ") << all.documents.size()
-                << " documents, " << tokens << " tokens, " << fixed(out.stats.total_ms, 0)
-                << " ms\n"
+                << " documents, " << tokens << " tokens, " << fixed(total_ms, 0) << " ms\n"
                 << std::flush;
     }
     return {};
