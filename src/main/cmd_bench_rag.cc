@@ -145,8 +145,8 @@ class RagBench {
     engine::Request asked;
     session_->set_company(asked);
     const bool on_host = session_->engine->pool().memory() == Memory::kHost;
-    const engine::Card card = rag::measured_card(summary, results, identity,
-                                                 engine::asked_fit(asked, on_host));
+    const engine::Card card =
+        rag::measured_card(summary, results, identity, engine::asked_fit(asked, on_host));
     RK_RETURN_IF_ERROR(write_whole(out / "card.json", card.to_json()));
     if (common_.json) {
       std::cout << text << "\n";
