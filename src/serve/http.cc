@@ -222,7 +222,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     state_ = State::kIdle;
     exchange_.reset();
     extra_headers_.clear();
-    streaming_ = chunked_ = is_head_ = false;
+    streaming_ = chunked_ = is_head_ = has_request_line_ = false;
     if (server_.stopping) return close();
     arm(server_.options.idle_timeout_ms);
     parse();
@@ -280,6 +280,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
       }
       if (ec) return parse_failed(ec);
       buffer_.consume(used);
+      has_request_line_ = has_request_line_ || used > 0;
       if (state_ == State::kHead && parser_->is_header_done()) have_head();
       if (state_ == State::kBody && parser_->is_done()) have_request();
     }
@@ -289,9 +290,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
       return fail(413, cat("the body is larger than ", server_.options.max_body_bytes, " bytes"));
     }
     if (ec == http::error::header_limit || ec == http::error::buffer_overflow) {
+      // The request line alone is too long where it does not end within the limit; how much of the
+      // rest has arrived by now is chance.
       const auto bytes = static_cast<const char*>(buffer_.data().data());
-      const bool in_target =
-          std::find(bytes, bytes + buffer_.size(), '\n') == bytes + buffer_.size();
+      const auto end = bytes + std::min<size_t>(buffer_.size(), server_.options.max_header_bytes);
+      const bool in_target = !has_request_line_ && std::find(bytes, end, '\n') == end;
       return fail(in_target ? 414 : 431, cat("the request's head is larger than ",
                                              server_.options.max_header_bytes, " bytes"));
     }
@@ -444,6 +447,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   State state_ = State::kIdle;
   bool reading_ = false, writing_ = false, keep_alive_ = false;
   bool streaming_ = false, chunked_ = false, is_head_ = false;
+  bool has_request_line_ = false;  ///< the parser has taken it
 };
 
 class Answer : public Responder {

@@ -162,6 +162,21 @@ TEST_F(HttpTest, LimitsOnHeadAndBody) {
   expect_alive();
 }
 
+TEST_F(HttpTest, WhichLimitWasHitDoesNotDependOnHowBytesArrive) {
+  start();
+  const auto pause = [] { std::this_thread::sleep_for(std::chrono::milliseconds(50)); };
+  RawClient header(server->port());
+  header.send("GET / HTTP/1.1\r\nHost: x\r\n");
+  pause();
+  header.send("A: " + std::string(100 << 10, 'x'));
+  EXPECT_EQ(header.read_reply().status, 431);
+  RawClient target(server->port());
+  target.send("GET /" + std::string(20 << 10, 'x'));
+  pause();
+  target.send(std::string(20 << 10, 'x') + " HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_EQ(target.read_reply().status, 414);
+}
+
 TEST_F(HttpTest, EarlyRepliesComeWithoutTheBody) {
   start();
   RawClient client(server->port());
