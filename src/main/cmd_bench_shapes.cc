@@ -226,7 +226,8 @@ Status print_decode(const ShapesFlags& f, const CommonFlags& common,
 
 Status bench_shapes(const ShapesFlags& f, const CommonFlags& common) {
   RK_TRY(const Device device, parse_device(common.device));
-  if (!device.is_cuda()) return invalid_argument("--device: real shapes run on a card; --device cuda wanted");
+  if (!device.is_cuda())
+    return invalid_argument("--device: real shapes run on a card; --device cuda wanted");
   RK_TRY(const auto lengths, numbers(f.lengths, "--lengths"));
   RK_TRY(const auto batches, numbers(f.batches, "--batches"));
   RK_TRY(const CardInfo card, open_card(device.index));
