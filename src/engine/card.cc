@@ -5,7 +5,6 @@
 #include <boost/json.hpp>
 #include <cmath>
 #include <fstream>
-#include <iterator>
 #include <tuple>
 
 namespace rk::engine {
@@ -241,7 +240,9 @@ Result<Card> Card::parse(std::string_view text, const std::string& name) {
 Result<Card> Card::load(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   if (!in) return not_found(path, ": no such file");
-  const std::string text{std::istreambuf_iterator<char>(in), {}};
+  std::string text(kMaxBytes + 1, '\0');  // parse() refuses what is longer
+  in.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<size_t>(in.gcount()));
   return parse(text, path);
 }
 

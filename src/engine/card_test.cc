@@ -113,6 +113,9 @@ TEST(Card, BadCardsAreRefusedByFieldAndValue) {
   EXPECT_EQ(Card::parse(good.substr(0, good.size() / 2), "c").status().code(), Code::kDataLoss);
   EXPECT_EQ(Card::parse("", "c").status().code(), Code::kDataLoss);
   EXPECT_EQ(Card::load("/nowhere/card.json").status().code(), Code::kNotFound);
+  const Status endless = Card::load("/dev/zero").status();  // read no further than a card may be
+  EXPECT_EQ(endless.code(), Code::kInvalidArgument);
+  EXPECT_THAT(endless.message(), HasSubstr("a card may have 16777216"));
 }
 
 TEST(Card, AnothersCardIsRefusedWithBothValues) {

@@ -154,7 +154,7 @@ Status Engine::plan_card(const Options& options, const model::WeightFiles* files
                      memory.weight_bytes >> 20, "), workspace and tables and ",
                      std::max(pool_bytes_, column) >> 20, " MiB for KV wanted, ",
                      card.free_bytes >> 20, " of ", card.total_bytes >> 20,
-                     " MiB free; try --fit, a smaller --kv-bytes or --card-weights fp8");
+                     " MiB free; try --fit or --card-weights fp8");
   }
   const std::string plan =
       cat(card.name, ", ", card.free_bytes >> 20, " MiB free: weights ", memory.weight_bytes >> 20,
