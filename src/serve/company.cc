@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <charconv>
 #include <fstream>
-#include <iterator>
 
 namespace rk::serve {
 namespace {
@@ -100,11 +99,12 @@ Result<Company> read_company(const text::Tokenizer& tokenizer, std::string_view 
   if (!in) {
     return not_found("company: '", path, "' is none of none, neutral[:TOKENS], mean:K and no file");
   }
-  std::string text;
-  text.assign(std::istreambuf_iterator<char>(in), {});
+  std::string text(kMaxFileBytes + 1, '\0');  // no more is read, whatever the file is
+  in.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<size_t>(in.gcount()));
   if (text.size() > kMaxFileBytes) {
-    return invalid_argument("company: ", path, " has ", text.size(), " bytes, ", kMaxFileBytes,
-                            " possible");
+    return invalid_argument("company: ", path, " has more than the ", kMaxFileBytes,
+                            " bytes that are possible");
   }
   out.tokens = tokenizer.encode(text, false, false);
   if (out.tokens.empty() || out.tokens.size() > kMaxFileTokens) {
