@@ -375,8 +375,8 @@ Status Engine::run_to_next(const Request& request, Run& run, std::span<const int
   next.logits.clear();
   next.token = -1;
   // Log-probabilities and forbidden stop tokens need the logits here.
-  const bool on_device =
-      decoder_->can_sample() && request.num_logprobs < 0 && draw >= request.min_tokens;
+  const bool on_device = decoder_->can_sample() && request.num_logprobs < 0 &&
+                         !request.give_logits && draw >= request.min_tokens;
   if (!on_device) {
     return run_rows(*run.kv, run.prompt.tokens, active, active.size() - 1, cancelled, next.logits);
   }
@@ -421,7 +421,8 @@ Status Engine::decode(const Request& request, Run& run, Next& next, double start
       outcome.finish = FinishReason::kStop;
       return {};
     }
-    TokenEvent event{token, {}};
+    TokenEvent event{token, {}, {}};
+    if (request.give_logits) event.logits = logits;
     if (request.num_logprobs >= 0) {
       event.logprobs = kernels::logprobs(logits, token, request.num_logprobs);
     }

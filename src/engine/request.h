@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -65,11 +66,13 @@ struct Request {
   std::vector<int32_t> stop_tokens;
   kernels::SampleOptions sampling;
   int num_logprobs = -1;  ///< < 0 none, else how many alternatives per generated token
+  bool give_logits = false;  ///< every event carries the whole row it was sampled from
 };
 
 struct TokenEvent {
   int32_t token = 0;
   std::optional<kernels::Logprobs> logprobs;
+  std::span<const float> logits;  ///< [vocab] during the call, with Request::give_logits
 };
 
 enum class DocumentState { kHit, kMiss };

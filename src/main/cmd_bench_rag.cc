@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <boost/json.hpp>
+#include <charconv>
 #include <cmath>
 #include <ctime>
 #include <filesystem>
@@ -39,8 +40,25 @@ constexpr int64_t kSlackTokens = 4;  // where spans meet
 
 struct RagFlags {
   std::string data, tasks, modes = "dense,prefix,reuse,boundary:32", lengths = "4096", out;
+  std::string shard = "0/1";
+  double predecessors = 0;
   int num_samples = 0, num_documents = 0, max_tokens = 32;
 };
+
+// "1/4": the second of four parts.
+struct Shard {
+  size_t index = 0, count = 1;
+};
+Result<Shard> parse_shard(const std::string& text) {
+  Shard shard;
+  const char* end = text.data() + text.size();
+  const auto index = std::from_chars(text.data(), end, shard.index);
+  if (index.ec == std::errc() && index.ptr != end && *index.ptr == '/') {
+    const auto count = std::from_chars(index.ptr + 1, end, shard.count);
+    if (count.ec == std::errc() && count.ptr == end && shard.index < shard.count) return shard;
+  }
+  return invalid_argument("--shard: '", text, "', wanted I/N with I from 0 to N - 1");
+}
 
 Result<std::vector<int64_t>> parse_lengths(const std::string& text) {
   std::vector<int64_t> lengths;
@@ -85,6 +103,10 @@ Status check(const RagFlags& f) {
   RK_RETURN_IF_ERROR(parse_tasks(f).status());
   RK_RETURN_IF_ERROR(parse_lengths(f.lengths).status());
   RK_RETURN_IF_ERROR(rag::parse_mode_list(f.modes).status());
+  RK_RETURN_IF_ERROR(parse_shard(f.shard).status());
+  if (!(f.predecessors >= 0 && f.predecessors <= 1)) {
+    return invalid_argument("--predecessors: ", f.predecessors, ", 0 to 1 wanted");
+  }
   if (f.out.empty()) return invalid_argument("--out: a folder for the results is wanted");
   if (f.num_samples < 0) {
     return invalid_argument("-n: ", f.num_samples, ", at least 0 wanted");
@@ -145,9 +167,13 @@ class RagBench {
     engine::Request asked;
     session_->set_company(asked);
     const bool on_host = session_->engine->pool().memory() == Memory::kHost;
-    const engine::Card card =
-        rag::measured_card(summary, results, identity, engine::asked_fit(asked, on_host));
-    RK_RETURN_IF_ERROR(write_whole(out / "card.json", card.to_json()));
+    // A mixture of fits says nothing of the worst of them, which is what a card must speak of.
+    if (flags_.predecessors == 0 || flags_.predecessors == 1) {
+      const engine::Fit fit =
+          flags_.predecessors == 1 ? engine::Fit::kPredecessor : engine::asked_fit(asked, on_host);
+      const engine::Card card = rag::measured_card(summary, results, identity, fit);
+      RK_RETURN_IF_ERROR(write_whole(out / "card.json", card.to_json()));
+    }
     if (common_.json) {
       std::cout << text << "\n";
     } else {
@@ -178,6 +204,7 @@ class RagBench {
     options_.seed = common_.seed;
     options_.company = session_->company.tokens;
     options_.company_pieces = session_->company.pieces;
+    options_.predecessors = flags_.predecessors;
     RK_RETURN_IF_ERROR(configure());
     options_.config = configuration_.hash();
     return plan();
@@ -244,6 +271,12 @@ class RagBench {
                             return Result<rag::Sample>(std::move(sample));
                           }});
     }
+    RK_TRY(const Shard shard, parse_shard(flags_.shard));
+    std::vector<rag::SampleSource> ours;
+    for (size_t i = shard.index; i < sources_.size(); i += shard.count) {
+      ours.push_back(std::move(sources_[i]));
+    }
+    sources_ = std::move(ours);
     return {};
   }
 
@@ -275,6 +308,7 @@ class RagBench {
     add("modes", modes);
     add("max_tokens", flags_.max_tokens);
     add("documents", flags_.num_documents);
+    add("predecessors", flags_.predecessors);
     add("seed", common_.seed);
     if (!flags_.data.empty()) {
       RK_TRY(const kv::Digest data, kv::file_digest(flags_.data));
@@ -300,9 +334,10 @@ class RagBench {
     if (!flags_.data.empty()) command += " --data " + fs::path(flags_.data).filename().string();
     if (!tasks.empty()) command += cat(" --tasks ", tasks, " --lengths ", flags_.lengths);
     command += cat(" --modes ", flags_.modes, " -n ", flags_.num_samples, " --documents ",
-                   flags_.num_documents, " --max-tokens ", flags_.max_tokens, " --seed ",
-                   common_.seed, " --device ", common_.device, " --threads ", common_.threads,
-                   " --kv-dtype ", common_.kv_dtype);
+                   flags_.num_documents, " --max-tokens ", flags_.max_tokens, " --predecessors ",
+                   flags_.predecessors, " --company ", common_.company, " --seed ", common_.seed,
+                   " --device ", common_.device, " --threads ", common_.threads, " --kv-dtype ",
+                   common_.kv_dtype);
     for (const auto& [op, variant] : common_.kernels)
       command += cat(" --kernel ", op, "=", variant);
     fields.emplace_back("command", command);
@@ -377,6 +412,12 @@ Command cmd_bench_rag() {
         flags.add("--documents", f->num_documents,
                   "documents of a generated prompt; 0: 8, above 8192 tokens 16");
         flags.add("--max-tokens", f->max_tokens, "tokens of an answer at most");
+        flags.add("--predecessors", f->predecessors,
+                  "share of the documents that are stored behind the one before them too, as "
+                  "prompts that recur leave them; a card is written for 0 and 1 only");
+        flags.add("--shard", f->shard,
+                  "I/N: part I of N, for several processes; join their samples.jsonl in one "
+                  "folder and run without it for the report");
         flags.add("--out", f->out,
                   "folder for samples.jsonl, summary.json, report.html and card.json (for --card)");
         return {[f, &common] { return RagBench(*f, common).run(); }, [f] { return check(*f); }};

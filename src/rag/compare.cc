@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "base/clock.h"
 #include "kv/identity.h"
 #include "rag/metrics.h"
+#include "rag/random.h"
 
 namespace rk::rag {
 
@@ -24,31 +24,19 @@ int64_t count_tokens(const std::vector<PromptSpan>& spans) {
   return total;
 }
 
-// The whole row of log probabilities of one token.
-void fill_row(const engine::TokenEvent& event, std::span<float> row) {
-  std::fill(row.begin(), row.end(), -std::numeric_limits<float>::infinity());
-  if (!event.logprobs) return;
-  for (const auto& entry : event.logprobs->top)
-    row[static_cast<size_t>(entry.token)] = entry.logprob;
-}
-
 class Collector : public engine::Listener {
  public:
   bool on_token(const engine::TokenEvent& event) override {
     tokens.push_back(event.token);
     times_ms.push_back(now_ms());
-    if (event.logprobs) {
-      rows.resize(tokens.size() * vocab);
-      fill_row(event, std::span(rows).last(vocab));
-    }
+    rows.insert(rows.end(), event.logits.begin(), event.logits.end());
     return true;
   }
   void on_done(const engine::Outcome& outcome) override { done = outcome; }
 
   std::vector<int32_t> tokens;
   std::vector<double> times_ms;
-  std::vector<float> rows;  ///< [tokens, vocab] where distributions were asked
-  size_t vocab = 0;
+  std::vector<float> rows;  ///< [tokens, vocab] logits where they were asked
   engine::Outcome done;
 };
 
@@ -110,9 +98,8 @@ Status Comparer::warm_up(const std::vector<PromptSpan>& spans) {
   plain.max_tokens = kWarmTokens;
   double gap_ms[2] = {};
   for (const bool with : {false, false, true}) {  // the first only warms
-    plain.num_logprobs = with ? static_cast<int>(subject_.engine->vocab_size()) : -1;
+    plain.give_logits = with;
     Collector collector;
-    collector.vocab = static_cast<size_t>(subject_.engine->vocab_size());
     subject_.engine->run(plain, 0, collector);
     RK_RETURN_IF_ERROR(collector.done.status);
     std::vector<double> gaps;
@@ -137,6 +124,34 @@ Result<double> Comparer::ingest(const std::vector<PromptSpan>& spans) {
   return collector.done.stats.total_ms;
 }
 
+// Each chosen pair is asked twice; the engine then computes the second document behind the first.
+Status Comparer::learn_predecessors(const std::vector<PromptSpan>& spans, const std::string& id) {
+  Random random(derived_seed(options_.seed, "predecessors/" + id, 0));
+  std::vector<size_t> documents;
+  for (size_t i = 0; i < spans.size(); ++i) {
+    if (spans[i].segment && !spans[i].tokens.empty()) documents.push_back(i);
+  }
+  for (size_t d = 1; d < documents.size(); ++d) {
+    if (!random.chance(options_.predecessors)) continue;
+    Request pair = request({});
+    for (size_t i = 0; i < spans.size(); ++i) {
+      const bool between = i >= documents[d - 1] && i <= documents[d];
+      if (between || i < documents.front() || i > documents.back()) pair.spans.push_back(spans[i]);
+    }
+    pair.mode = Mode::kReuse;
+    pair.max_tokens = 0;
+    pair.cache_write = true;
+    for (int times = 0; times < 2; ++times) {
+      Collector collector;
+      subject_.engine->run(pair, 0, collector);
+      RK_RETURN_IF_ERROR(collector.done.status);
+    }
+    while (subject_.engine->idle_work()) {
+    }
+  }
+  return {};
+}
+
 Status Comparer::time_mode(const std::vector<PromptSpan>& spans, size_t mode, const Sample& sample,
                            Timed& timed, ModeResult& result) {
   Request asked = request(spans);
@@ -144,9 +159,8 @@ Status Comparer::time_mode(const std::vector<PromptSpan>& spans, size_t mode, co
   timed.vocab = static_cast<size_t>(subject_.engine->vocab_size());
   // The engine takes the time to the first token before it hands out a distribution.
   const bool with_rows = keeps_rows(mode);
-  if (with_rows) asked.num_logprobs = static_cast<int>(timed.vocab);
+  asked.give_logits = with_rows;
   Collector collector;
-  collector.vocab = timed.vocab;
   subject_.engine->run(asked, 0, collector);
   RK_RETURN_IF_ERROR(collector.done.status);
   copy_stats(collector.done.stats, result);
@@ -163,6 +177,7 @@ Status Comparer::time_mode(const std::vector<PromptSpan>& spans, size_t mode, co
   }
   timed.tokens = std::move(collector.tokens);
   timed.rows = std::move(collector.rows);
+  to_log_probabilities(timed.rows, timed.vocab);
   return {};
 }
 
@@ -221,6 +236,7 @@ Result<SampleResult> Comparer::compare(const Sample& sample, size_t turn) {
   subject_.clear_store();
   if (num_modes > 1) {
     RK_TRY(out.ingest_ms, ingest(spans));
+    if (options_.predecessors > 0) RK_RETURN_IF_ERROR(learn_predecessors(spans, sample.id));
   }
   out.modes.resize(num_modes);
   std::vector<Timed> timed(num_modes);

@@ -40,6 +40,9 @@ struct CompareOptions {
   std::vector<int32_t> stop_tokens;
   std::vector<int32_t> company;  ///< as Request's, as is company_pieces
   int company_pieces = 1;
+  /// Share of the documents after the first that are stored behind the one that precedes them, as
+  /// an engine learns it from prompts that recur; which ones depends on seed and sample.
+  double predecessors = 0;
   uint64_t seed = 0;
   std::string config;  ///< written into every result
 };
@@ -71,6 +74,7 @@ class Comparer {
   Status check_fits(const std::vector<engine::PromptSpan>& spans) const;
   engine::Request request(const std::vector<engine::PromptSpan>& spans) const;
   Result<double> ingest(const std::vector<engine::PromptSpan>& spans);
+  Status learn_predecessors(const std::vector<engine::PromptSpan>& spans, const std::string& id);
   Status time_mode(const std::vector<engine::PromptSpan>& spans, size_t mode, const Sample& sample,
                    Timed& timed, ModeResult& result);
   Status follow(const std::vector<engine::PromptSpan>& spans, size_t mode, const Timed& dense,

@@ -43,13 +43,11 @@ class FakeEngine : public engine::Runner {
           event.token = t;
         }
       }
-      if (request.num_logprobs > 0) {
-        event.logprobs.emplace();
-        for (int32_t t = 0; t < kVocab; ++t) {
-          event.logprobs->top.push_back(
-              {t, static_cast<float>(std::log(probability(request.mode, at, t)))});
-        }
+      std::vector<float> logits;
+      for (int32_t t = 0; t < kVocab && request.give_logits; ++t) {
+        logits.push_back(static_cast<float>(std::log(probability(request.mode, at, t)) + 7));
       }
+      event.logits = logits;
       ++outcome.stats.generated;
       listener.on_token(event);
     }
@@ -64,12 +62,14 @@ class FakeEngine : public engine::Runner {
     }
     return {};
   }
+  bool idle_work() override { return ++idle_calls % 3 != 0; }
   Status check(const Request&) const override { return {}; }
   int64_t context_tokens() const override { return kContext; }
   int64_t vocab_size() const override { return kVocab; }
 
   Status status;
   std::vector<Request> runs, led;
+  int idle_calls = 0;
 };
 
 class CompareTest : public testing::Test {
@@ -171,6 +171,36 @@ TEST_F(CompareTest, DocumentsAreStoredOnceAndTimedRunsLeaveNothing) {
   EXPECT_EQ(engine_.led[0].answer_tokens, 3);
   EXPECT_EQ(engine_.led[0].spans.back().tokens, (std::vector<int32_t>{2, 2, 1, 2, 1}));
   EXPECT_FALSE(engine_.led[0].cache_write);
+}
+
+TEST_F(CompareTest, AKnownPredecessorIsAPairThatRecurred) {
+  options_.predecessors = 1;
+  Comparer comparer(subject(), options_);
+  ASSERT_TRUE(comparer.compare(sample("s"), 0).ok());
+  ASSERT_EQ(engine_.runs.size(), 3U + 1U + 2U + 4U);
+  EXPECT_EQ(engine_.idle_calls, 3);  // until nothing is left
+  for (size_t i = 4; i < 6; ++i) {
+    const Request& pair = engine_.runs[i];
+    EXPECT_EQ(pair.mode, Mode::kReuse);
+    EXPECT_TRUE(pair.cache_write);
+    EXPECT_EQ(pair.max_tokens, 0);
+    ASSERT_EQ(pair.spans.size(), 4U);  // lead, both documents, question
+    EXPECT_EQ(pair.spans[1].tokens.size(), 3U);
+    EXPECT_EQ(pair.spans[2].tokens.size(), 2U);
+  }
+}
+
+TEST_F(CompareTest, OnlyThePairIsAskedNotItsNeighbours) {
+  options_.predecessors = 1;
+  Sample three = sample("s");
+  three.documents.push_back({"", "zzzzz"});
+  ASSERT_TRUE(Comparer(subject(), options_).compare(three, 0).ok());
+  const Request &first = engine_.runs[4], &second = engine_.runs[6];
+  EXPECT_EQ(first.spans[2].tokens.size(), 2U);
+  ASSERT_EQ(second.spans.size(), 4U);
+  EXPECT_EQ(second.spans[1].tokens.size(), 2U);
+  EXPECT_EQ(second.spans[2].tokens.size(), 5U);
+  EXPECT_FALSE(second.spans[3].segment);
 }
 
 TEST_F(CompareTest, TheOrderRotates) {

@@ -24,6 +24,10 @@ class Random {
   uint64_t below(uint64_t n) {
     return static_cast<uint64_t>((static_cast<unsigned __int128>(next()) * n) >> 64);
   }
+  /// True with this probability; always at 1, never at 0.
+  bool chance(double probability) {
+    return static_cast<double>(next() >> 11) * 0x1p-53 < probability;
+  }
   /// Requires: not empty.
   template <class T>
   const T& of(const std::vector<T>& values) {

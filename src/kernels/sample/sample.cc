@@ -7,30 +7,13 @@
 #include <limits>
 
 #include "base/check.h"
+#include "base/fast_exp.h"
 
 namespace rk::kernels {
 namespace {
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr int64_t kLanes = 16;
-
-// exp for x <= 0, relative error 1e-7, 0 below -87. Our own so that the compiler can vectorise the
-// loops around it and every machine draws the same token.
-inline float exp_negative(float x) {
-  const float clamped = x > -87.0F ? x : -87.0F;  // NaN lands here too
-  const float scaled = clamped * 1.44269504F - 0.5F;
-  const auto n = static_cast<int32_t>(scaled);  // rounds to nearest, scaled is negative
-  const auto whole = static_cast<float>(n);
-  const float r = (clamped - whole * 0.693359375F) + whole * 2.12194440e-4F;
-  float p = 1.9875691500e-4F;
-  p = p * r + 1.3981999507e-3F;
-  p = p * r + 8.3334519073e-3F;
-  p = p * r + 4.1665795894e-2F;
-  p = p * r + 1.6666665459e-1F;
-  p = p * r + 5.0000001201e-1F;
-  const float value = (p * r * r + r + 1.0F) * std::bit_cast<float>((n + 127) << 23);
-  return x > -87.0F ? value : 0.0F;
-}
 
 // Rounds a weight in [0, 1] to a multiple of 2^-34. Sums of up to 2^19 weights are then exact in
 // double, in any order: threads and cards add as they like and draw the same token. Floats from

@@ -13,7 +13,7 @@ constexpr int kThreads = 1024, kWarps = kThreads / 32;
 constexpr float kInf = __builtin_huge_valf();
 using Mass = unsigned long long;  // NOLINT: what atomicAdd takes; weights in units of 2^-34
 
-// exp_negative() and on_grid() of sample.cc, operation by operation.
+// exp_negative() of base/fast_exp.h and on_grid() of sample.cc, operation by operation.
 __device__ float exp_negative(float x) {
   const float clamped = x > -87.0F ? x : -87.0F;
   const float scaled = __fsub_rn(__fmul_rn(clamped, 1.44269504F), 0.5F);
