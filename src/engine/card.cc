@@ -4,8 +4,11 @@
 #include <array>
 #include <boost/json.hpp>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <tuple>
+
+#include "base/log.h"
 
 namespace rk::engine {
 namespace {
@@ -177,6 +180,13 @@ std::string setting_name(const CardEntry& e) {
   return out;
 }
 
+// Bits of the mantissa; 0 for what is none of the plain kinds of rows.
+int row_precision(std::string_view kv_dtype) {
+  if (kv_dtype == "f32") return 23;
+  if (kv_dtype == "f16") return 10;
+  return kv_dtype == "bf16" ? 7 : 0;
+}
+
 }  // namespace
 
 const char* level_name(Level level) { return kLevels[static_cast<size_t>(level)]; }
@@ -261,10 +271,11 @@ std::string Card::to_json() const {
 }
 
 Status check_card(const Card& card, const CardIdentity& identity, const std::string& name) {
+  const bool finer = row_precision(identity.kv_dtype) > row_precision(card.kv_dtype);
   const std::tuple<const char*, const std::string&, const std::string&> fields[] = {
       {"weights", card.weights, identity.weights},
       {"plan", card.plan, identity.plan},
-      {"kv_dtype", card.kv_dtype, identity.kv_dtype}};
+      {"kv_dtype", finer ? identity.kv_dtype : card.kv_dtype, identity.kv_dtype}};
   for (const auto& [field, theirs, ours] : fields) {
     if (theirs != ours) {
       return invalid_argument(name, ": ", field, " is ", theirs, ", this engine's is ", ours,
@@ -272,6 +283,40 @@ Status check_card(const Card& card, const CardIdentity& identity, const std::str
     }
   }
   return {};
+}
+
+Result<std::optional<Card>> find_cards(std::span<const std::string> folders,
+                                       const std::function<Result<CardIdentity>()>& identity) {
+  namespace fs = std::filesystem;
+  std::vector<fs::path> files;
+  for (const std::string& folder : folders) {
+    std::error_code error;
+    const size_t first = files.size();
+    for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+      if (it->path().extension() == ".json") files.push_back(it->path());
+    }
+    std::sort(files.begin() + static_cast<std::ptrdiff_t>(first), files.end());
+  }
+  std::optional<CardIdentity> ours;
+  std::optional<Card> found;
+  for (const fs::path& file : files) {
+    auto card = Card::load(file.string());
+    if (!card.ok()) {
+      log::warn("card left out: ", card.status().message());
+      continue;
+    }
+    if (!ours) {
+      RK_TRY(ours, identity());
+    }
+    if (!check_card(*card, *ours, file.string()).ok()) continue;
+    log::info("card: ", file.string(), ", ", card->entries.size(), " settings");
+    if (!found) {
+      found = std::move(card).value();
+    } else {
+      found->entries.insert(found->entries.end(), card->entries.begin(), card->entries.end());
+    }
+  }
+  return found;
 }
 
 Level level_of_mode(const Card* card, const GateQuestion& q, Mode mode, double ratio,

@@ -4,6 +4,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -58,8 +60,16 @@ struct Card {
 struct CardIdentity {
   std::string weights, plan, kv_dtype;
 };
+/// Rows of finer precision may be served by what was measured with coarser ones (f32, f16, bf16).
 /// Errors: kInvalidArgument naming the field and both values: the card is another model's.
 Status check_card(const Card& card, const CardIdentity& identity, const std::string& name);
+
+/// The entries of every card in these folders (*.json, by name) that is this engine's, as one card;
+/// nothing where there is none. `identity` is asked only where a folder holds a card. A folder that
+/// is missing counts as empty; a file that is no card is left out with a warning in the log.
+/// Errors: those of `identity`.
+Result<std::optional<Card>> find_cards(std::span<const std::string> folders,
+                                       const std::function<Result<CardIdentity>()>& identity);
 
 /// What a prompt asks of the gate.
 struct GateQuestion {

@@ -2,6 +2,10 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
 
 namespace rk::engine {
 namespace {
@@ -126,6 +130,53 @@ TEST(Card, AnothersCardIsRefusedWithBothValues) {
     EXPECT_EQ(status.code(), Code::kInvalidArgument);
     EXPECT_THAT(status.message(), HasSubstr("ffff"));
   }
+}
+
+TEST(Card, FinerRowsAreServedByWhatCoarserOnesMeasured) {
+  Card coarse = card();
+  coarse.kv_dtype = "bf16";
+  EXPECT_TRUE(check_card(coarse, {"ab12", "cd34", "f16"}, "c").ok());
+  EXPECT_TRUE(check_card(coarse, {"ab12", "cd34", "f32"}, "c").ok());
+  EXPECT_FALSE(check_card(card(), {"ab12", "cd34", "bf16"}, "c").ok());
+  coarse.kv_dtype = "f16+int8";
+  EXPECT_FALSE(check_card(coarse, {"ab12", "cd34", "f16+int4"}, "c").ok());
+}
+
+class CardFolder : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = std::filesystem::temp_directory_path() / cat("rk_cards_", getpid());
+    std::filesystem::create_directories(folder_);
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  void write(const char* name, const std::string& text) const {
+    std::ofstream(folder_ / name) << text;
+  }
+  Result<std::optional<Card>> find() {
+    const std::string folders[] = {"/nowhere/cards", folder_.string()};
+    return find_cards(folders, [this]() -> Result<CardIdentity> {
+      ++asked_;
+      return CardIdentity{"ab12", "cd34", "f16"};
+    });
+  }
+  std::filesystem::path folder_;
+  int asked_ = 0;
+};
+
+TEST_F(CardFolder, EveryCardOfThisEngineCounts) {
+  EXPECT_FALSE(find()->has_value());
+  EXPECT_EQ(asked_, 0);  // the weights need not be read
+  Card other = card();
+  other.weights = "ffff";
+  write("b.json", card().to_json());
+  write("a.json", card().to_json());
+  write("other.json", other.to_json());
+  write("broken.json", "{");
+  write("notes.txt", "no card");
+  const auto found = find();
+  ASSERT_TRUE(found.ok() && found->has_value());
+  EXPECT_EQ((*found)->entries.size(), 6U);
+  EXPECT_EQ(asked_, 1);
 }
 
 TEST(Gate, TheFastestEntryThatReachesTheLevelIsServed) {

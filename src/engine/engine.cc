@@ -117,6 +117,8 @@ Status Engine::load(const Options& options) {
     RK_TRY(card_, Card::load(options.card));
     RK_TRY(const CardIdentity ours, card_identity());
     RK_RETURN_IF_ERROR(check_card(*card_, ours, options.card));
+  } else if (!options.random_shape) {
+    RK_TRY(card_, find_cards(options.card_folders, [this] { return card_identity(); }));
   }
   identity.add("kv dtype", dtype_name(pool_->dtype())).add("row format", 1);
   for (const double f : model::rope_inv_freq(config().rope)) identity.add("rope", f);

@@ -33,7 +33,8 @@ class Engine : public Runner {
     std::string model;      ///< GGUF file or Hugging Face folder
     std::string plan;       ///< head plan file; empty: all global
     std::string plan_json;  ///< the same as text; wins over `plan`
-    std::string card;       ///< card file (engine/card.h); empty: no approximate mode passes
+    std::string card;       ///< card file (engine/card.h); empty: those of `card_folders`
+    std::vector<std::string> card_folders;  ///< without a card no approximate mode passes
     std::string cache_dir;  ///< remembers digests of weight files; empty: nothing is kept
     int threads = 0;        ///< 0: all usable cores
     kernels::ForcedVariants forced;  ///< --kernel OP=VARIANT

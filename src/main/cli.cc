@@ -82,7 +82,8 @@ void add_common(CLI::App& app, AppFlags& flags, unsigned uses, CommonFlags& comm
   if (uses & kUsesEngine) {
     flags.add("--device", common.device, "where the model runs: cpu, cuda or cuda:N");
     flags.add("--card", common.card,
-              "card of measured fidelity, a JSON file: what the gate allows");
+              "card of measured fidelity, a JSON file: what the gate allows; default: the cards "
+              "of this model in $REDKNOT_HOME/cards and among those that came with redknot");
     flags.choice("--card-weights", common.card_weights, {"auto", "bf16", "fp8"},
                  "weights on a card: auto keeps what the file has");
     flags.add("--fit", common.fit, "on a card: a shorter context where the model's does not fit");

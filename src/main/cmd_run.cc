@@ -12,7 +12,7 @@ namespace json = boost::json;
 
 struct RunFlags {
   std::vector<std::string> documents;
-  std::string mode = "prefix", quality = "strict";
+  std::string mode = "auto", quality = "strict";
   std::string question;
   int max_tokens = 256, boundary_rows = 32;
   double ratio = 0.15;

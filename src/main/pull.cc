@@ -274,6 +274,20 @@ Result<std::string> model_directory() {
   return not_found("model directory: neither REDKNOT_HOME nor HOME is set");
 }
 
+std::vector<std::string> card_folders() {
+  std::vector<std::string> folders;
+  if (const auto models = model_directory(); models.ok()) {
+    folders.push_back((fs::path(*models).parent_path() / "cards").string());
+  }
+  std::error_code error;
+  const fs::path program = fs::read_symlink("/proc/self/exe", error);
+  if (error) return folders;
+  for (const char* place : {"../share/redknot/cards", "share/redknot/cards"}) {  // installed, built
+    folders.push_back((program.parent_path() / place).lexically_normal().string());
+  }
+  return folders;
+}
+
 Result<Pulled> pull(const PullOptions& given, Progress& progress) {
   PullOptions o = given;
   if (o.hub.empty()) o.hub = env("REDKNOT_HUB");

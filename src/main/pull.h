@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "main/progress.h"
@@ -46,5 +47,8 @@ Result<std::string> resolve_or_pull_model(const std::string& name_or_path, Progr
 
 /// Errors: kNotFound where neither HOME nor REDKNOT_HOME is set.
 Result<std::string> model_directory();
+
+/// Where cards (engine/card.h) are looked for: beside the models, and what came with the program.
+std::vector<std::string> card_folders();
 
 }  // namespace rk::cli

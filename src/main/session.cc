@@ -29,6 +29,7 @@ Result<engine::Engine::Options> engine_options(const CommonFlags& common, const 
   options.card_weights = card_weights(common);
   options.fit = common.fit;
   options.card = common.card;
+  options.card_folders = card_folders();
   if (const auto directory = model_directory(); directory.ok()) options.cache_dir = *directory;
   options.on_memory_plan = [](const std::string& plan) { std::cerr << plan << "\n"; };
   options.model = path;

@@ -8,11 +8,30 @@
 namespace rk::rag {
 namespace {
 
+constexpr int kLeastDocuments = 2;
+
 std::string field(const Fields& fields, const char* name) {
   for (const auto& [key, value] : fields) {
     if (key == name) return value;
   }
   return "";
+}
+
+// A measurement speaks for easier prompts too: shorter ones down to the next length that was
+// measured itself (half of the least), and fewer documents. Divergence grows with both
+// (docs/fidelity.md).
+void cover_easier(engine::Card& card) {
+  const std::vector<engine::CardEntry> measured = card.entries;
+  for (engine::CardEntry& e : card.entries) {
+    int64_t shorter = 0;
+    for (const engine::CardEntry& other : measured) {
+      const bool same =
+          other.mode == e.mode && other.ratio == e.ratio && other.boundary_rows == e.boundary_rows;
+      if (same && other.max_tokens < e.min_tokens) shorter = std::max(shorter, other.max_tokens);
+    }
+    e.min_tokens = shorter > 0 ? shorter + 1 : e.min_tokens / 2;
+    e.min_documents = std::min(e.min_documents, kLeastDocuments);
+  }
 }
 
 // The range that the group's samples cover.
@@ -85,6 +104,7 @@ engine::Card measured_card(const Summary& summary, const std::vector<const Sampl
     e.ttft_ratio = ratio(1, g.speedup.value, 1);
     card.entries.push_back(std::move(e));
   }
+  cover_easier(card);
   return card;
 }
 

@@ -43,9 +43,9 @@ TEST(MeasuredCard, StatesWhatWasMeasuredAndTheGateReadsIt) {
   EXPECT_EQ(e.mode, engine::Mode::kSelective);
   EXPECT_EQ(e.ratio, 0.3);
   EXPECT_EQ(e.n, 400);
-  EXPECT_EQ(e.min_tokens, 3900);
+  EXPECT_EQ(e.min_tokens, 1950);
   EXPECT_EQ(e.max_tokens, 3909);
-  EXPECT_EQ(e.min_documents, 8);
+  EXPECT_EQ(e.min_documents, 2);
   EXPECT_EQ(e.max_documents, 8);
   EXPECT_NEAR(e.mean_kl, 0.03, 1e-9);
   EXPECT_GT(e.kl_high, 0.03);
@@ -65,6 +65,24 @@ TEST(MeasuredCard, StatesWhatWasMeasuredAndTheGateReadsIt) {
       engine::choose_mode(&*read, {engine::Level::kBalanced, 3905, 8, engine::Fit::kLead});
   EXPECT_EQ(answer.mode, engine::Mode::kSelective);
   EXPECT_EQ(answer.ratio, 0.3);
+}
+
+TEST(MeasuredCard, ALongerMeasurementCoversWhatLiesBetweenItAndTheNextShorterOne) {
+  std::vector<SampleResult> samples;
+  for (int i = 0; i < 40; ++i) {
+    samples.push_back(sample(i, 0.01, false));
+    if (i % 2 == 0) continue;
+    samples.back().length_tokens = 8192;
+    samples.back().prompt_tokens = 8000;
+  }
+  std::vector<const SampleResult*> results;
+  for (const auto& s : samples) results.push_back(&s);
+  const engine::Card card =
+      measured_card(summarize(results, 5), results, {"w", "p", "f16"}, engine::Fit::kLead);
+  ASSERT_EQ(card.entries.size(), 2U);
+  const bool first_is_short = card.entries[0].max_tokens < 5000;
+  EXPECT_EQ(card.entries[first_is_short ? 0 : 1].max_tokens, 3908);
+  EXPECT_EQ(card.entries[first_is_short ? 1 : 0].min_tokens, 3909);
 }
 
 TEST(MeasuredCard, FewSamplesAreCalledExploratoryAndReachNothing) {
