@@ -16,6 +16,7 @@
 #include "model/decoder.h"
 #include "model/shapes.h"
 #include "rag/metrics.h"
+#include "rag/mode_spec.h"
 
 namespace rk::cli {
 namespace {
@@ -23,9 +24,10 @@ namespace {
 namespace json = boost::json;
 
 struct ShapesFlags {
-  std::string config = "qwen3-32b", lengths = "8192,16384,32768", batches = "1,8";
+  std::string config = "qwen3-32b", lengths = "8192,16384,32768", batches = "1,8",
+              modes = "boundary:32,reuse,selective:0.15";
   int64_t depth = 32768, document_tokens = 1024, question_tokens = 64;
-  int repeats = 3, steps = 16, boundary_rows = 32, step_rows = 0;
+  int repeats = 3, steps = 16, step_rows = 0;
 };
 
 constexpr int64_t kLeadTokens = 16;
@@ -101,7 +103,6 @@ Status print_ttft(const ShapesFlags& f, const CommonFlags& common, engine::Engin
   const int64_t document_rows = length - kLeadTokens - f.question_tokens;
   const int64_t documents = std::max<int64_t>(1, document_rows / f.document_tokens);
   engine::Request request;
-  request.boundary_rows = f.boundary_rows;
   request.max_tokens = 1;
   const int64_t vocab = engine.vocab_size();
   request.spans.push_back({random_tokens(kLeadTokens, vocab, common.seed), false});
@@ -113,8 +114,9 @@ Status print_ttft(const ShapesFlags& f, const CommonFlags& common, engine::Engin
   }
   request.spans.push_back({random_tokens(f.question_tokens, vocab, common.seed + 1), false});
   double dense = 0;
-  for (const auto mode : {engine::Mode::kDense, engine::Mode::kBoundary, engine::Mode::kReuse}) {
-    request.mode = mode;
+  RK_TRY(const auto modes, rag::parse_mode_list(f.modes));
+  for (const rag::ModeSpec& mode : modes) {
+    mode.apply(request);
     std::vector<double> runs;
     engine::RequestStats stats;
     for (int i = -1; i < f.repeats; ++i) {  // the first warms up and computes the documents
@@ -126,25 +128,26 @@ Status print_ttft(const ShapesFlags& f, const CommonFlags& common, engine::Engin
       stats = timer.stats;
     }
     const double ms = median(runs);
-    if (mode == engine::Mode::kDense) dense = ms;
+    const bool is_dense = mode.mode == engine::Mode::kDense;
+    if (is_dense) dense = ms;
     const double ideal = 1e3 *
                          prefill_flops(engine.config(), static_cast<double>(stats.prompt_tokens)) /
                          ceilings.gemm_flops;
     json::object row{{"what", "ttft"},
-                     {"mode", engine::mode_name(mode)},
+                     {"mode", mode.name},
                      {"prompt_tokens", stats.prompt_tokens},
                      {"active_rows", stats.recomputed + stats.fresh},
                      {"ttft_ms", ms},
                      {"runs_ms", json::array(runs.begin(), runs.end())},
+                     {"probe_ms", stats.probe_ms},
                      {"speedup", dense / ms}};
-    if (mode == engine::Mode::kDense) row["gemm_bound_ms"] = ideal;
+    if (is_dense) row["gemm_bound_ms"] = ideal;
     rows.push_back(row);
     if (common.json) continue;
     std::cout << std::fixed << std::setprecision(1) << "ttft " << std::setw(7)
-              << stats.prompt_tokens << " tokens  " << std::left << std::setw(9)
-              << engine::mode_name(mode) << std::right << std::setw(10) << ms << " ms"
-              << std::setw(9) << dense / ms << "x";
-    if (mode == engine::Mode::kDense) std::cout << "   all at GEMM speed " << ideal << " ms";
+              << stats.prompt_tokens << " tokens  " << std::left << std::setw(14) << mode.name
+              << std::right << std::setw(10) << ms << " ms" << std::setw(9) << dense / ms << "x";
+    if (is_dense) std::cout << "   all at GEMM speed " << ideal << " ms";
     std::cout << std::endl;
   }
   return {};
@@ -297,7 +300,7 @@ Command cmd_bench_shapes() {
         flags.add("--depth", f->depth, "context of the decode runs");
         flags.add("--document-tokens", f->document_tokens, "tokens of a document");
         flags.add("--question-tokens", f->question_tokens, "tokens behind the documents");
-        flags.add("--boundary-rows", f->boundary_rows, "boundary: rows recomputed per document");
+        flags.add("--modes", f->modes, "modes beside dense, with their number: boundary:32");
         flags.add("--step-rows", f->step_rows,
                   "rows of a prefill step; 0: the engine's own choice");
         flags.add("--repeats", f->repeats, "counted runs");
@@ -308,7 +311,7 @@ Command cmd_bench_shapes() {
                       f->question_tokens < 1 || f->depth < 1) {
                     return invalid_argument("bench shapes: a count is too small");
                   }
-                  return {};
+                  return rag::parse_mode_list(f->modes).status();
                 }};
       },
   };
