@@ -120,6 +120,7 @@ Status Engine::load(const Options& options) {
   } else if (!options.random_shape) {
     RK_TRY(card_, find_cards(options.card_folders, [this] { return card_identity(); }));
   }
+  cost_shape_ = engine::cost_shape(*decoder_, pool_->dtype(), visible_, dense_visible_);
   identity.add("kv dtype", dtype_name(pool_->dtype())).add("row format", 1);
   for (const double f : model::rope_inv_freq(config().rope)) identity.add("rope", f);
   identity.add("gemm", ctx_.forced_variant("gemm")).add("plan", plan_.digest());
@@ -316,6 +317,7 @@ Status Engine::evaluate(const Request& asked, int64_t num_rows, std::vector<floa
   RequestStats said;
   const Request request = through_gate(asked, said);
   Run run;
+  const kernels::Work work_before = ctx_.work;
   RK_RETURN_IF_ERROR(start(request, {}, run));
   const auto& active = run.assembly.active;
   const int32_t total = run.prompt.num_tokens();
@@ -332,6 +334,9 @@ Status Engine::evaluate(const Request& asked, int64_t num_rows, std::vector<floa
   if (stats) {
     *stats = run.assembly.stats;
     keep_what_gate_said(said, *stats);
+    stats->work = ctx_.work - work_before;
+    run.layout.logits_rows = wanted;
+    stats->predicted_work = cost_of(cost_shape_, run.layout);
   }
   keep_exact_rows(request, run);
   return {};
@@ -347,6 +352,7 @@ void Engine::run(const Request& asked, double queue_ms, Listener& listener) {
     RK_RETURN_IF_ERROR(health());
     RK_RETURN_IF_ERROR(check(request));
     Run run;
+    const kernels::Work work_before = ctx_.work;
     RK_RETURN_IF_ERROR(start(
         request, [&] { return listener.cancelled(); }, run));
     outcome.stats = run.assembly.stats;
@@ -357,7 +363,11 @@ void Engine::run(const Request& asked, double queue_ms, Listener& listener) {
     RK_RETURN_IF_ERROR(run_to_next(
         request, run, run.assembly.active, run.prompt.tokens.size(), 0,
         [&] { return listener.cancelled(); }, next));
+    const kernels::Work work_now = ctx_.work;
     const Status status = decode(request, run, next, start_ms, listener, outcome);
+    outcome.stats.work = work_now - work_before;
+    outcome.stats.decode_work = ctx_.work - work_now;
+    outcome.stats.predicted_work = cost_of(cost_shape_, run.layout);
     outcome.stats.kv_bytes = run.kv->num_own_pages() * pool_->page_bytes();
     if (status.ok() || status.code() == Code::kCancelled) keep_exact_rows(request, run);
     return status;

@@ -15,6 +15,7 @@
 #include "base/thread_pool.h"
 #include "engine/assembly.h"
 #include "engine/card.h"
+#include "engine/cost.h"
 #include "engine/request.h"
 #include "engine/service.h"
 #include "engine/variants.h"
@@ -80,6 +81,8 @@ class Engine : public Runner {
   const kv::PagePool& pool() const { return *pool_; }
   const kv::SegmentStore& segments() const { return segments_; }
   int64_t weight_bytes() const { return decoder_->weight_bytes(); }
+  /// For engine/cost.h: what this engine's requests would cost.
+  const CostShape& cost_shape() const { return cost_shape_; }
   /// Forgets every stored row.
   void clear_cache();
 
@@ -97,6 +100,7 @@ class Engine : public Runner {
     std::unique_ptr<kv::SequenceKv> kv;
     Assembly assembly;
     double ingest_ms = 0, probe_ms = 0;
+    CostLayout layout;  ///< for the cost model
   };
   /// Asked between steps; true stops with kCancelled.
   using CancelFn = std::function<bool()>;
@@ -119,6 +123,7 @@ class Engine : public Runner {
   /// The request with the mode that the gate lets through, and what it says about it.
   Request through_gate(const Request& request, RequestStats& said) const;
   Status start(const Request& request, const CancelFn& cancelled, Run& run);
+  static void note_layout(const Request& request, const Available& available, Run& run);
   Status find_segments(const Request& request, const CancelFn& cancelled, Run& run,
                        Available& available);
   // What follows is in engine_variants.cc.
@@ -189,6 +194,7 @@ class Engine : public Runner {
   Status failure_;  ///< of the card; once set the engine never answers again
   mutable std::mutex failure_mutex_;
   std::optional<Card> card_;
+  CostShape cost_shape_;
   std::string model_path_, cache_dir_;
   std::string identity_;  ///< what shaped every row of this engine
   int64_t context_tokens_ = 0;

@@ -57,6 +57,26 @@ Status Engine::make_room(int64_t num_pages) {
   return {};
 }
 
+// What the cost model needs to know of a prompt that was laid out.
+void Engine::note_layout(const Request& request, const Available& available, Run& run) {
+  CostLayout& out = run.layout;
+  out.mode = run.mode;
+  out.boundary_rows = request.boundary_rows;
+  out.ratio = request.selective_ratio;
+  out.query = query_rows(run.prompt, request.answer_tokens);
+  const auto matched = static_cast<int32_t>(available.prefix.num_tokens);
+  for (size_t i = 0; i < run.prompt.spans.size(); ++i) {
+    const Prompt::Span& span = run.prompt.spans[i];
+    const int32_t rows = span.end - span.begin,
+                  from_prefix = std::clamp(matched - span.begin, 0, rows);
+    const bool spliced = available.segments[i] != nullptr && from_prefix == 0;
+    out.spans.push_back({rows, spliced, spliced && available.exact[i], from_prefix});
+  }
+  for (const auto& [begin, end] : run.assembly.stats.recomputed_rows) {
+    out.chosen.push_back({begin, end});
+  }
+}
+
 Status Engine::start(const Request& request, const CancelFn& cancelled, Run& run) {
   run.prompt = flatten(request.spans);
   run.mode = effective_mode(request.mode, run.prompt, request.answer_tokens);
@@ -101,6 +121,7 @@ Status Engine::start(const Request& request, const CancelFn& cancelled, Run& run
   }
   run.kv = new_sequence(false);
   RK_TRY(run.assembly, assemble(prompt, recovery, available, *run.kv));
+  note_layout(request, available, run);
   run.assembly.stats.probe_ms = run.probe_ms;
   run.assembly.stats.prefix_cached -= lead_now;
   run.assembly.stats.fresh += lead_now;

@@ -70,6 +70,7 @@ Result<const Engine::ContextRows*> Engine::context_rows(const Request& request,
     const auto active = positions(from, size);
     std::vector<float> no_logits;
     RK_RETURN_IF_ERROR(run_rows(*kv, ids, active, active.size(), cancelled, no_logits));
+    run.layout.ingested.push_back({from, size});
     rows.pieces.push_back({kv->freeze(kv->num_pieces() - 1, from, size), from, size});
     if (request.cache_write) {
       RK_CHECK(prefixes_.insert(context_root(request), ids, rows.pieces).ok());
@@ -95,6 +96,7 @@ Result<std::shared_ptr<const kv::FrameRows>> Engine::rows_behind(const Request& 
   const auto active = positions(begin, end);
   std::vector<float> no_logits;
   RK_RETURN_IF_ERROR(run_rows(*kv, tokens, active, active.size(), cancelled, no_logits));
+  run.layout.ingested.push_back({begin, end});
   return kv->freeze(kv->num_pieces() - 1, 0, end - begin);
 }
 

@@ -10,6 +10,7 @@
 
 #include "base/status.h"
 #include "kernels/sample/sample.h"
+#include "kernels/work.h"
 
 namespace rk::engine {
 
@@ -102,6 +103,10 @@ struct RequestStats {
   double ingest_ms = 0;                            ///< part of ttft: computing missing documents
   double probe_ms = 0;                             ///< part of ttft: finding the rows to recompute
   int64_t kv_bytes = 0;                            ///< pages this request holds itself, at its end
+  /// Counted by the kernels: up to the first token (documents computed for it included), and the
+  /// tokens after it. What the cost model (engine/cost.h) says of the former, once the rows to
+  /// recompute are chosen.
+  kernels::Work work, decode_work, predicted_work;
 };
 
 enum class FinishReason { kStop, kLength, kCancelled, kError };

@@ -16,6 +16,7 @@
 #include "base/cpu.h"
 #include "base/status.h"
 #include "base/thread_pool.h"
+#include "kernels/work.h"
 
 namespace rk::kernels {
 
@@ -26,6 +27,7 @@ using ForcedVariants = std::map<std::string, std::string, std::less<>>;
 struct Context {
   ThreadPool* pool = nullptr;  ///< null: run on the calling thread
   const ForcedVariants* forced = nullptr;
+  Work work = {};  ///< counted by the ops that do nearly all of it: gemm, seg_attn, attn_mass
 
   /// The variant forced for `op`, or "" for the fastest.
   std::string_view forced_variant(std::string_view op) const {

@@ -42,6 +42,15 @@ json::object tokens_json(const engine::RequestStats& s) {
           {"generated", s.generated}};
 }
 
+json::object work_json(const engine::RequestStats& s) {
+  return {{"flops", s.work.flops},
+          {"bytes", s.work.bytes},
+          {"predicted_flops", s.predicted_work.flops},
+          {"predicted_bytes", s.predicted_work.bytes},
+          {"decode_flops", s.decode_work.flops},
+          {"decode_bytes", s.decode_work.bytes}};
+}
+
 Status run(const RunFlags& f, const CommonFlags& common) {
   engine::Request request;
   RK_RETURN_IF_ERROR(read_recovery(f, request));
@@ -79,6 +88,7 @@ Status run(const RunFlags& f, const CommonFlags& common) {
                               {"probe_ms", s.probe_ms},
                               {"tokens_per_s", rate},
                               {"tokens", tokens_json(s)},
+                              {"work", work_json(s)},
                               {"documents", std::move(documents)},
                               {"gate", s.gate},
                               {"gate_reason", s.gate_reason},

@@ -2,6 +2,7 @@
 // plans, staged in pinned memory and copied up in one piece. Engine thread only.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -128,17 +129,28 @@ struct CardPlans {
     const kernels::SegAttnMerge* merges = nullptr;
     const int32_t* counts = nullptr;
     int max_items = 0, max_merges = 0, max_item_rows = 0;
+    kernels::Work work;  ///< of one layer
   };
   std::vector<Plan> plans;
   std::vector<int> plan_of_layer;  ///< [L]
+  /// Of the planned layers [begin, end); none where nothing was planned.
+  kernels::Work work(int begin, int end) const {
+    kernels::Work out;
+    for (size_t l = static_cast<size_t>(begin); l < std::min<size_t>(end, plan_of_layer.size());
+         ++l) {
+      out += plans[static_cast<size_t>(plan_of_layer[l])].work;
+    }
+    return out;
+  }
 };
 
 /// Plans `layers` (a half-open range) for the given query rows; arrays go into the arena.
-/// `sets`, `q_pos` and `num_keys` are per sequence. Bounds are rounded up to `grain`.
+/// `sets`, `q_pos` and `num_keys` are per sequence. Bounds are rounded up to `grain`. `head_dim`
+/// is for counting the work.
 Status plan_layers(std::span<const CardSights::Set* const> sets,
                    std::span<const std::span<const int32_t>> q_pos,
                    std::span<const int32_t> num_keys, int first_layer, int last_layer,
-                   const kernels::SegAttnPlanOptions& options, int grain, CardArena& arena,
-                   CardPlans& out);
+                   const kernels::SegAttnPlanOptions& options, int head_dim, int grain,
+                   CardArena& arena, CardPlans& out);
 
 }  // namespace rk::model

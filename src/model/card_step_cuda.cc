@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "kernels/layer/layer_cuda.h"
+#include "kernels/seg_attn/seen_rows.h"
 #include "model/card_step.h"
 
 namespace rk::model {
@@ -12,6 +13,23 @@ namespace {
 constexpr size_t kScatterEntries = size_t{1} << 18;
 // From here on entries that follow each other go up as rows of one copy.
 constexpr size_t kManyEntries = 64;
+
+// Of one layer; K, V, queries and results are bf16.
+kernels::Work work_of(std::span<const kernels::SegAttnPlanSequence> sequences,
+                      const kernels::SegAttnPlanOptions& options, int head_dim) {
+  const double group = static_cast<double>(options.num_heads) / options.num_kv_heads;
+  double pairs = 0, rows = 0, queries = 0;
+  for (const auto& s : sequences) {
+    for (const kernels::HeadSight& sight : s.sight) {
+      const auto seen = kernels::count_seen(sight.sink, sight.window, s.q_pos, s.num_keys);
+      pairs += group * static_cast<double>(seen.pairs);
+      rows += static_cast<double>(seen.rows);
+    }
+    queries += static_cast<double>(s.q_pos.size());
+  }
+  return kernels::attention_work(pairs, 2 * rows * 2 * head_dim, queries, options.num_heads,
+                                 head_dim, 2);
+}
 
 }  // namespace
 
@@ -155,8 +173,8 @@ Result<const CardSights::Set*> CardSights::find(std::span<const kv::Visible> vis
 Status plan_layers(std::span<const CardSights::Set* const> sets,
                    std::span<const std::span<const int32_t>> q_pos,
                    std::span<const int32_t> num_keys, int first_layer, int last_layer,
-                   const kernels::SegAttnPlanOptions& options, int grain, CardArena& arena,
-                   CardPlans& out) {
+                   const kernels::SegAttnPlanOptions& options, int head_dim, int grain,
+                   CardArena& arena, CardPlans& out) {
   const auto bound = [&](size_t num) {
     return static_cast<int>((num + static_cast<size_t>(grain) - 1) / static_cast<size_t>(grain)) *
            grain;
@@ -177,6 +195,7 @@ Status plan_layers(std::span<const CardSights::Set* const> sets,
     }
     const kernels::SegAttnPlan plan = kernels::plan_seg_attn(sequences, options);
     CardPlans::Plan& on_card = out.plans.emplace_back();
+    on_card.work = work_of(sequences, options, head_dim);
     on_card.max_items = bound(plan.items.size());
     on_card.max_merges = bound(plan.merges.size());
     on_card.max_item_rows = plan.max_item_rows;

@@ -54,6 +54,14 @@ struct StepInput {
 /// form that loses nothing.
 enum class CardWeights : uint8_t { kAuto, kBf16, kFp8 };
 
+/// Bytes of the linear layers' weights as they lie in memory: what one forward pass reads.
+struct MatrixBytes {
+  double qkv = 0;   ///< of all layers
+  double rest = 0;  ///< O, gate, up and down of all layers but the last
+  double last = 0;  ///< ... of the last, whose rows without logits stop behind K and V
+  double output = 0;
+};
+
 class Decoder {
  public:
   struct Options {
@@ -76,7 +84,8 @@ class Decoder {
   Decoder(const Decoder&) = delete;
   Decoder& operator=(const Decoder&) = delete;
 
-  /// One forward pass: writes K and V of every active row into its sequence, fills the logits.
+  /// One forward pass: writes K and V of every active row into its sequence, fills the logits,
+  /// counts its work in ctx.work.
   /// Errors: kInvalidArgument for a token id outside the vocabulary or too many rows, or scores of
   /// several sequences; kUnimplemented for scores on a card; kInternal
   /// where a card failed: nothing it computes afterwards may be used.
@@ -90,6 +99,7 @@ class Decoder {
   /// Where the pool of the sequences' pages must lie.
   Memory kv_memory() const { return options_.device.is_cuda() ? Memory::kCard : Memory::kHost; }
   int64_t weight_bytes() const { return weight_bytes_; }
+  virtual MatrixBytes matrix_bytes() const = 0;
   virtual int64_t workspace_bytes() const = 0;
   /// Of the last forward pass: time until the host had handed everything to the card, ms. 0 on the
   /// CPU.

@@ -44,6 +44,9 @@ class CpuDecoder : public Decoder {
   Status load(const WeightFiles& files, kernels::Context& ctx);
   Status forward(const StepInput& step, kernels::Context& ctx) override;
   int64_t workspace_bytes() const override { return workspace_.num_bytes(); }
+  MatrixBytes matrix_bytes() const override {
+    return sum_matrices(layers_, output_ ? *output_ : *embedding_);
+  }
 
  private:
   struct Layer {

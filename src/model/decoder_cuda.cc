@@ -122,10 +122,11 @@ Status CudaDecoder::stage(const StepInput& input, const Rows& rows, Step& step) 
     RK_TRY(step.sample_adjust, arena_.add_padded(adjust, room));
   }
   const int last = config_.num_layers - 1, grain = step.is_decode ? kDecodeGrain : 1;
-  RK_RETURN_IF_ERROR(plan_layers(sets, q_pos, num_keys, 0, last, plan, grain, arena_, step.plans));
+  RK_RETURN_IF_ERROR(plan_layers(sets, q_pos, num_keys, 0, last, plan, config_.head_dim, grain,
+                                 arena_, step.plans));
   if (step.num_logits > 0) {
-    RK_RETURN_IF_ERROR(plan_layers(sets, logits_q_pos, num_keys, last, last + 1, plan, grain,
-                                   arena_, step.logits_plan));
+    RK_RETURN_IF_ERROR(plan_layers(sets, logits_q_pos, num_keys, last, last + 1, plan,
+                                   config_.head_dim, grain, arena_, step.logits_plan));
   }
   return arena_.upload();
 }
@@ -156,6 +157,14 @@ Status CudaDecoder::attend(int layer, const View& q, const View& o, const int32_
   return kernels::seg_attn_cuda(args, "", stream_);
 }
 
+Status CudaDecoder::linear(const kernels::GemmCudaArgs& a) {
+  const auto num = [](int64_t n) { return static_cast<double>(n); };
+  linear_ +=
+      kernels::gemm_work(num(a.x.dim[0]), num(a.w->n()), num(a.w->k()), num(a.w->num_bytes()), 2,
+                         a.y.dtype == DType::kF32 ? 4 : 2, a.accumulate);
+  return gemm_->run(a);
+}
+
 Status CudaDecoder::run_layer(int index, int64_t num_rows, const Step& step) {
   const Layer& w = layers_[static_cast<size_t>(index)];
   const ModelConfig& c = config_;
@@ -165,7 +174,7 @@ Status CudaDecoder::run_layer(int index, int64_t num_rows, const Step& step) {
   const auto bias = [](const Buffer& b) { return b.num_bytes() > 0 ? vector_view(b) : kNone; };
   RK_RETURN_IF_ERROR(
       kernels::rms_norm_cuda({x, vector_view(w.attn_norm), normed, c.rms_eps}, stream_));
-  RK_RETURN_IF_ERROR(gemm_->run({normed, w.qkv.get(), bias(w.qkv_bias), qkv, false}));
+  RK_RETURN_IF_ERROR(linear({normed, w.qkv.get(), bias(w.qkv_bias), qkv, false}));
   kernels::QkvWriteCudaArgs write;
   write.qkv = qkv;
   write.num_heads = c.num_heads;
@@ -211,14 +220,13 @@ Status CudaDecoder::run_layer(int index, int64_t num_rows, const Step& step) {
           : step.plans
                 .plans[static_cast<size_t>(step.plans.plan_of_layer[static_cast<size_t>(index)])];
   RK_RETURN_IF_ERROR(attend(index, q, o, q_pos, sequences, plan, step));
-  RK_RETURN_IF_ERROR(
-      gemm_->run({rows_of(attended_, num_rows), w.o.get(), bias(w.o_bias), x, true}));
+  RK_RETURN_IF_ERROR(linear({rows_of(attended_, num_rows), w.o.get(), bias(w.o_bias), x, true}));
   RK_RETURN_IF_ERROR(
       kernels::rms_norm_cuda({x, vector_view(w.ffn_norm), normed, c.rms_eps}, stream_));
   const View gate_up = rows_of(gate_up_, num_rows), hidden = rows_of(hidden_, num_rows);
-  RK_RETURN_IF_ERROR(gemm_->run({normed, w.gate_up.get(), kNone, gate_up, false}));
+  RK_RETURN_IF_ERROR(linear({normed, w.gate_up.get(), kNone, gate_up, false}));
   RK_RETURN_IF_ERROR(kernels::swiglu_cuda(gate_up, hidden, stream_));
-  return gemm_->run({hidden, w.down.get(), kNone, x, true});
+  return linear({hidden, w.down.get(), kNone, x, true});
 }
 
 std::vector<int64_t> CudaDecoder::Step::key() const {
@@ -255,7 +263,7 @@ Status CudaDecoder::run_step(int64_t num_rows, const Step& step) {
       kernels::rms_norm_cuda({x, vector_view(output_norm_), normed, config_.rms_eps}, stream_));
   const View logits = rows_of(logits_, step.num_logits);
   RK_RETURN_IF_ERROR(
-      gemm_->run({normed, output_ ? output_.get() : embedding_.get(), kNone, logits, false}));
+      linear({normed, output_ ? output_.get() : embedding_.get(), kNone, logits, false}));
   if (step.sample_rows == nullptr) return {};
   return kernels::sample_cuda(logits, step.sample_rows, step.sample_adjust, tokens_, stream_);
 }
@@ -273,7 +281,7 @@ Status CudaDecoder::hand_back(const StepInput& input) {
   return {};
 }
 
-Status CudaDecoder::forward(const StepInput& input, kernels::Context&) {
+Status CudaDecoder::forward(const StepInput& input, kernels::Context& ctx) {
   if (input.scores != nullptr) {
     return unimplemented("attention scores (mode 'selective') are not built for cards yet");
   }
@@ -282,8 +290,11 @@ Status CudaDecoder::forward(const StepInput& input, kernels::Context&) {
   if (rows.size() == 0) return {};
   Step step;
   RK_RETURN_IF_ERROR(stage(input, rows, step));
+  ctx.work += step.plans.work(0, config_.num_layers - 1) + step.logits_plan.work(0, 1);
+  linear_ = {};
   if (!step.is_decode) {
     RK_RETURN_IF_ERROR(run_step(rows.size(), step));
+    ctx.work += linear_;
     host_ms_ = now_ms() - begin_ms;
     return step.num_logits == 0 ? Status() : hand_back(input);
   }
@@ -296,10 +307,11 @@ Status CudaDecoder::forward(const StepInput& input, kernels::Context&) {
     RK_RETURN_IF_ERROR(status);
     RK_RETURN_IF_ERROR(graph.status());
     if (recorded_.size() == kMaxRecorded) recorded_.erase(recorded_.begin());
-    recorded_.push_back({std::move(key), std::move(graph).value()});
+    recorded_.push_back({std::move(key), std::move(graph).value(), linear_});
   } else {
     std::rotate(known, known + 1, recorded_.end());
   }
+  ctx.work += recorded_.back().linear;
   RK_RETURN_IF_ERROR(replay(recorded_.back().graph, stream_));
   host_ms_ = now_ms() - begin_ms;
   return hand_back(input);

@@ -31,6 +31,9 @@ class CudaDecoder : public Decoder {
   int64_t workspace_bytes() const override {
     return workspace_.num_bytes() + parts_.num_bytes() + tables_.num_bytes() + arena_.num_bytes();
   }
+  MatrixBytes matrix_bytes() const override {
+    return sum_matrices(layers_, output_ ? *output_ : *embedding_);
+  }
 
  private:
   using Weight = std::unique_ptr<kernels::CudaWeight>;
@@ -60,6 +63,7 @@ class CudaDecoder : public Decoder {
   struct Recorded {
     std::vector<int64_t> key;
     CardGraph graph;
+    kernels::Work linear;  ///< of the linear layers; attention's is planned anew for every step
   };
 
   /// Where weights come from: files, or (null) a seed.
@@ -82,6 +86,8 @@ class CudaDecoder : public Decoder {
   Status carve_workspace();
   Status stage(const StepInput& input, const Rows& rows, Step& step);
   Status run_copies(kv::PagePool& pool);
+  /// gemm_->run(), counted in linear_.
+  Status linear(const kernels::GemmCudaArgs& args);
   Status run_layer(int index, int64_t num_rows, const Step& step);
   Status attend(int layer, const View& q, const View& o, const int32_t* q_pos,
                 const kernels::DeviceSequence* sequences, const CardPlans::Plan& plan,
@@ -93,6 +99,7 @@ class CudaDecoder : public Decoder {
 
   Stream stream_ = nullptr;
   double host_ms_ = 0;
+  kernels::Work linear_;  ///< of the step that is being launched
   CardInfo card_;
   std::unique_ptr<kernels::GemmCuda> gemm_;
   std::vector<Layer> layers_;

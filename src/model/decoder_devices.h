@@ -16,6 +16,20 @@ inline int64_t card_list_pages(int64_t context_tokens) {
   return 2 * ((context_tokens + 15) / 16) + 64;
 }
 
+/// Layers hold qkv, o, gate_up and down.
+template <class Layers, class Weight>
+MatrixBytes sum_matrices(const Layers& layers, const Weight& output) {
+  MatrixBytes out;
+  out.output = static_cast<double>(output.num_bytes());
+  for (const auto& layer : layers) {
+    out.qkv += static_cast<double>(layer.qkv->num_bytes());
+    out.rest += out.last;
+    out.last = static_cast<double>(layer.o->num_bytes() + layer.gate_up->num_bytes() +
+                                   layer.down->num_bytes());
+  }
+  return out;
+}
+
 struct LoadArgs {
   const WeightFiles* files;  ///< null: random weights
   const ModelConfig& config;

@@ -2,6 +2,7 @@
 
 #include "kernels/attn_mass/attn_mass_variants.h"
 #include "kernels/seg_attn/head_rows.h"
+#include "kernels/seg_attn/seen_rows.h"
 
 namespace rk::kernels {
 namespace {
@@ -50,11 +51,24 @@ Status check(const AttnMassArgs& a) {
   return {};
 }
 
+Work work_of(const AttnMassArgs& a) {
+  const double heads = static_cast<double>(a.q.dim[1]), dim = static_cast<double>(a.q.dim[2]);
+  double pairs = 0, rows = 0;
+  for (const HeadRows& head : a.heads) {
+    const SeenRows seen = count_seen(head, a.q_pos);
+    pairs += heads / static_cast<double>(a.heads.size()) * static_cast<double>(seen.pairs);
+    rows += static_cast<double>(seen.rows);
+  }
+  const auto row_bytes = static_cast<double>(dtype_bytes(a.k_pages.dtype, a.q.dim[2]));
+  return mass_work(pairs, rows * row_bytes, static_cast<double>(a.q.dim[0]), heads, dim, 4);
+}
+
 }  // namespace
 
 Status attn_mass(const AttnMassArgs& args, Context& ctx) {
   if (args.q.rank == 3 && args.q.dim[0] == 0) return {};
   RK_RETURN_IF_ERROR(check(args));
+  ctx.work += work_of(args);
   return dispatch("attn_mass", kVariants, args, ctx);
 }
 

@@ -105,6 +105,9 @@ Status gemm(const GemmArgs& args, Context& ctx) {
   }
   if (x.dim[0] == 0) return {};
   if (x.data == nullptr || y.data == nullptr) return invalid_argument("gemm: x or y has no data");
+  ctx.work +=
+      gemm_work(static_cast<double>(x.dim[0]), static_cast<double>(n), static_cast<double>(k),
+                static_cast<double>(args.w->num_bytes()), 4, 4, args.accumulate);
   return static_cast<const Weight*>(args.w)->run(args, ctx);
 }
 

@@ -1,6 +1,7 @@
 #include "kernels/seg_attn/seg_attn.h"
 
 #include "kernels/seg_attn/head_rows.h"
+#include "kernels/seg_attn/seen_rows.h"
 #include "kernels/seg_attn/seg_attn_variants.h"
 
 namespace rk::kernels {
@@ -69,11 +70,30 @@ Status check(const SegAttnArgs& a) {
   return {};
 }
 
+Work work_of(const SegAttnArgs& a) {
+  const size_t num_seqs = a.q_begin.size() - 1, num_kv_heads = a.heads.size() / num_seqs;
+  const double heads = static_cast<double>(a.q.dim[1]), dim = static_cast<double>(a.q.dim[2]);
+  const auto group = heads / static_cast<double>(num_kv_heads);
+  double pairs = 0, rows = 0;
+  for (size_t i = 0; i < a.heads.size(); ++i) {
+    const size_t b = i / num_kv_heads;
+    const auto begin = static_cast<size_t>(a.q_begin[b]),
+               end = static_cast<size_t>(a.q_begin[b + 1]);
+    const SeenRows seen = count_seen(a.heads[i], a.q_pos.subspan(begin, end - begin));
+    pairs += group * static_cast<double>(seen.pairs);
+    rows += static_cast<double>(seen.rows);
+  }
+  const auto row_bytes = static_cast<double>(dtype_bytes(a.k_pages.dtype, a.q.dim[2]));
+  return attention_work(pairs, 2 * rows * row_bytes, static_cast<double>(a.q.dim[0]), heads, dim,
+                        4);
+}
+
 }  // namespace
 
 Status seg_attn(const SegAttnArgs& args, Context& ctx) {
   if (args.q.rank == 3 && args.q.dim[0] == 0) return {};
   RK_RETURN_IF_ERROR(check(args));
+  ctx.work += work_of(args);
   return dispatch("seg_attn", kVariants, args, ctx);
 }
 
