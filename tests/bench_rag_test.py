@@ -83,6 +83,12 @@ class BenchRagTest(unittest.TestCase):
         self.assertEqual(dense["same_answer"], 1)
         self.assertLess(prefix["kl_mean"], 1e-6)
         self.assertEqual(prefix["same_answer"], 1)
+        for group in (dense, prefix, reuse, boundary):
+            self.assertLess(abs(group["predicted_flops"] / group["flops"] - 1), 0.02)
+            self.assertGreater(group["bytes"], 0)
+        self.assertEqual(dense["flops_ratio"], 1)
+        self.assertGreater(reuse["flops_ratio"], boundary["flops_ratio"])
+        self.assertGreater(boundary["flops_ratio"], 1)
         self.assertEqual(reuse["rows"]["recomputed"], 0)
         self.assertGreater(reuse["rows"]["document_cached"], 0)
         # With two layers a spliced row is not what dense has; with more rows recomputed it is nearer.

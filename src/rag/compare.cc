@@ -51,6 +51,10 @@ void copy_stats(const engine::RequestStats& s, ModeResult& result) {
   result.fresh = s.fresh;
   result.relocated = s.relocated;
   result.kv_bytes = s.kv_bytes;
+  result.flops = s.work.flops;
+  result.bytes = s.work.bytes;
+  result.predicted_flops = s.predicted_work.flops;
+  result.predicted_bytes = s.predicted_work.bytes;
   for (const auto& [begin, end] : s.recomputed_rows) result.recomputed_at.emplace_back(begin, end);
 }
 

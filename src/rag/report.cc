@@ -242,19 +242,21 @@ class Page {
     std::string out = cat("<tr><td class=\"l\">", escape_html(length_name(g.length_tokens)),
                           "</td><td class=\"l\">", escape_html(g.task), "</td><td class=\"l\">",
                           escape_html(g.mode), "</td>");
-    const std::string cells[] = {std::to_string(g.num_samples),
-                                 with_interval(g.score),
-                                 with_interval(g.score_diff),
-                                 g.kl ? with_interval(*g.kl) : "-",
-                                 or_dash(g.kl_p95),
-                                 g.same_top1 ? percent(*g.same_top1) : "-",
-                                 percent(g.same_answer),
-                                 needle,
-                                 short_number(g.ttft_ms),
-                                 with_interval(g.speedup),
-                                 or_dash(g.tokens_per_s),
-                                 short_number(g.answer_tokens),
-                                 percent(active)};
+    const std::string cells[] = {
+        std::to_string(g.num_samples),
+        with_interval(g.score),
+        with_interval(g.score_diff),
+        g.kl ? with_interval(*g.kl) : "-",
+        or_dash(g.kl_p95),
+        g.same_top1 ? percent(*g.same_top1) : "-",
+        percent(g.same_answer),
+        needle,
+        short_number(g.ttft_ms),
+        with_interval(g.speedup),
+        or_dash(g.flops_ratio),
+        or_dash(g.tokens_per_s),
+        cat(short_number(g.answer_tokens), " <small>", or_dash(g.length_ratio), "x</small>"),
+        percent(active)};
     for (const std::string& cell : cells) out += "<td>" + cell + "</td>";
     return out + "</tr>\n";
   }
@@ -264,13 +266,16 @@ class Page {
         "<h2>All figures</h2>\n<div class=\"scroll\"><table><thead><tr>"
         "<th class=\"l\">length</th><th class=\"l\">task</th><th class=\"l\">mode</th><th>n</th>"
         "<th>score</th><th>score - dense</th><th>KL mean</th><th>KL p95</th><th>same top token</th>"
-        "<th>same answer</th><th>needles lost</th><th>TTFT ms</th><th>speed-up</th>"
+        "<th>same answer</th><th>needles lost</th><th>TTFT ms</th><th>speed-up</th><th>less "
+        "work</th>"
         "<th>tokens/s</th><th>answer tokens</th><th>recomputed</th></tr></thead><tbody>\n";
     for (const Group& g : summary_.groups) out += row(g);
     return out +
            "</tbody></table></div>\n<p class=\"note\">Needles lost: of the samples that dense "
            "scored, those that the mode scored lower, with the exact one-sided 95 % bound of "
-           "the rate. TTFT and speed-up are medians.</p>\n";
+           "the rate. TTFT and speed-up are medians. Less work: FLOPs of dense up to the first "
+           "token "
+           "over the mode's. Answer tokens: mean, and over dense's.</p>\n";
   }
 
   std::string skipped() const {

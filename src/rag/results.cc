@@ -39,7 +39,11 @@ json::object to_json(const ModeResult& m) {
                    {"recomputed", m.recomputed},
                    {"fresh", m.fresh},
                    {"relocated", m.relocated},
-                   {"kv_bytes", m.kv_bytes}};
+                   {"kv_bytes", m.kv_bytes},
+                   {"flops", m.flops},
+                   {"bytes", m.bytes},
+                   {"predicted_flops", m.predicted_flops},
+                   {"predicted_bytes", m.predicted_bytes}};
   if (!m.recomputed_at.empty()) {
     json::array ranges;
     for (const auto& [begin, end] : m.recomputed_at) ranges.push_back(json::array{begin, end});
@@ -125,6 +129,10 @@ std::string read_mode(const json::object& object, ModeResult& m) {
   f.read("fresh", m.fresh);
   f.read("relocated", m.relocated);
   f.read("kv_bytes", m.kv_bytes);
+  f.read("flops", m.flops);
+  f.read("bytes", m.bytes);
+  f.read("predicted_flops", m.predicted_flops);
+  f.read("predicted_bytes", m.predicted_bytes);
   if (f.has("recomputed_at")) {
     f.each("recomputed_at", [&](const json::value& v) {
       if (!v.is_array() || v.get_array().size() != 2) return false;

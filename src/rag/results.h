@@ -29,6 +29,8 @@ struct ModeResult {
   std::optional<double> tokens_per_s;  ///< after the first; none below two tokens
   int64_t prefix_cached = 0, document_cached = 0, recomputed = 0, fresh = 0, relocated = 0;
   int64_t kv_bytes = 0;
+  double flops = 0, bytes = 0;                      ///< counted up to the first token
+  double predicted_flops = 0, predicted_bytes = 0;  ///< ... by the cost model
   /// Prompt positions [begin, end) that were recomputed, where the engine reports them.
   std::vector<std::pair<int64_t, int64_t>> recomputed_at;
 };

@@ -45,6 +45,10 @@ SampleResult sample(const std::string& id, const std::string& config = "c1") {
               .fresh = 4,
               .relocated = 5,
               .kv_bytes = 6,
+              .flops = 7e12,
+              .bytes = 8,
+              .predicted_flops = 9,
+              .predicted_bytes = 10,
               .recomputed_at = {{16, 32}, {48, 50}}},
              {.mode = "reuse", .ran = "reuse", .finish = "length"}};
   return r;
@@ -74,6 +78,8 @@ TEST_F(ResultsTest, ALineKeepsEveryField) {
   EXPECT_EQ(to_json_line(*back), line);
   EXPECT_EQ(back->modes[0].kl, 1e-17);
   EXPECT_EQ(back->modes[0].f1, 1.0 / 3);
+  EXPECT_EQ(back->modes[0].flops, 7e12);
+  EXPECT_EQ(back->modes[0].predicted_bytes, 10);
   EXPECT_FALSE(back->modes[1].kl.has_value());
   EXPECT_EQ(back->modes[0].recomputed_at[1].second, 50);
   EXPECT_EQ(back->answers[1], "ä");

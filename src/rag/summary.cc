@@ -109,6 +109,11 @@ Group group_of(const Results& results, size_t mode, const std::string& task, int
   g.document_cached = mean_of(results, mode, [](const ModeResult& m) { return m.document_cached; });
   g.recomputed = mean_of(results, mode, [](const ModeResult& m) { return m.recomputed; });
   g.fresh = mean_of(results, mode, [](const ModeResult& m) { return m.fresh; });
+  const auto flops = [](const ModeResult& m) { return m.flops; };
+  g.flops = mean_of(results, mode, flops);
+  g.flops_ratio = ratio(mean_of(results, 0, flops), g.flops);
+  g.bytes = mean_of(results, mode, [](const ModeResult& m) { return m.bytes; });
+  g.predicted_flops = mean_of(results, mode, [](const ModeResult& m) { return m.predicted_flops; });
   return g;
 }
 
@@ -147,6 +152,10 @@ json::object to_json(const Group& g) {
                                 {"document_cached", number(g.document_cached)},
                                 {"recomputed", number(g.recomputed)},
                                 {"fresh", number(g.fresh)}}},
+          {"flops", number(g.flops)},
+          {"flops_ratio", number(g.flops_ratio)},
+          {"bytes", number(g.bytes)},
+          {"predicted_flops", number(g.predicted_flops)},
           {"ingest_ms", number(g.ingest_ms)},
           {"late_ingests", g.late_ingests}};
 }

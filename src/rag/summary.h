@@ -55,8 +55,11 @@ struct Group {
   double answer_tokens = 0;            ///< mean
   std::optional<double> length_ratio;  ///< mean answer over dense's
   double prompt_tokens = 0, prefix_cached = 0, document_cached = 0, recomputed = 0, fresh = 0;
-  double ingest_ms = 0;      ///< median, beforehand
-  int64_t late_ingests = 0;  ///< samples whose TTFT held a document's computation
+  double flops = 0, bytes = 0;        ///< mean, up to the first token, counted by the kernels
+  std::optional<double> flops_ratio;  ///< dense's over the mode's
+  double predicted_flops = 0;         ///< mean, by the cost model
+  double ingest_ms = 0;               ///< median, beforehand
+  int64_t late_ingests = 0;           ///< samples whose TTFT held a document's computation
 };
 
 struct Summary {
