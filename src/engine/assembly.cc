@@ -14,10 +14,10 @@ int32_t Prompt::lead_tokens() const {
   return num_tokens();
 }
 
-Prompt flatten(const std::vector<PromptSpan>& spans) {
+Prompt flatten(const std::vector<PromptSpan>& spans, bool with_documents) {
   Prompt prompt;
   for (const PromptSpan& span : spans) {
-    if (span.tokens.empty()) continue;
+    if (span.tokens.empty() || (span.segment && !with_documents)) continue;
     const int32_t begin = prompt.num_tokens();
     prompt.tokens.insert(prompt.tokens.end(), span.tokens.begin(), span.tokens.end());
     prompt.spans.push_back({begin, prompt.num_tokens(), span.segment});
@@ -34,11 +34,11 @@ kv::RowRange query_rows(const Prompt& prompt, int answer_tokens) {
 }
 
 bool splices(Mode mode) {
-  return mode == Mode::kReuse || mode == Mode::kBoundary || mode == Mode::kSelective;
+  return mode == Mode::kReuse || mode == Mode::kBoundary || takes_ratio(mode);
 }
 
 Mode effective_mode(Mode asked, const Prompt& prompt, int answer_tokens) {
-  if (asked == Mode::kDense || asked == Mode::kPrefix) return asked;
+  if (!splices(asked)) return asked;
   const bool has_segment = std::any_of(prompt.spans.begin(), prompt.spans.end(),
                                        [](const Prompt::Span& s) { return s.segment; });
   // Without question rows after the last document nothing could be answered from the splice.
@@ -69,12 +69,15 @@ void add_prefix(const kv::PrefixTree::Match& prefix, int32_t begin, int32_t end,
 kv::RecoveryMode recovery_mode(Mode mode) {
   switch (mode) {
     case Mode::kDense:
+    case Mode::kNone:
       return kv::RecoveryMode::kDense;
     case Mode::kReuse:
       return kv::RecoveryMode::kReuse;
     case Mode::kBoundary:
       return kv::RecoveryMode::kBoundary;
     case Mode::kSelective:
+    case Mode::kRandom:
+    case Mode::kCacheblend:
       return kv::RecoveryMode::kTargets;
     default:
       return kv::RecoveryMode::kPrefix;
@@ -111,7 +114,7 @@ Result<Assembly> assemble(const Prompt& prompt, const Recovery& recovery,
                      .relocated = spliced && segment->computed_at != span.begin,
                      .prefix_rows = from_prefix,
                      .targets = {}});
-    if (recovery.mode == Mode::kSelective) spans.back().targets = recovery.targets[i];
+    if (takes_ratio(recovery.mode)) spans.back().targets = recovery.targets[i];
     all_exact = all_exact && exact;
     if (span.segment) {
       const bool hit = spliced ? !ingested : from_prefix == length;

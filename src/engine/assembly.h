@@ -31,8 +31,8 @@ struct Prompt {
                                                     static_cast<size_t>(end - begin));
   }
 };
-/// Empty spans are dropped.
-Prompt flatten(const std::vector<PromptSpan>& spans);
+/// Empty spans are dropped, without `with_documents` the segments too.
+Prompt flatten(const std::vector<PromptSpan>& spans, bool with_documents = true);
 
 /// What asks about the documents: the fresh rows behind the last segment, less the last
 /// `answer_tokens`. Empty without a segment.
@@ -71,7 +71,7 @@ using Targets = std::vector<std::vector<kv::RowRange>>;
 struct Recovery {
   Mode mode = Mode::kDense;
   int boundary_rows = 0;  ///< kBoundary: the first of each segment
-  Targets targets = {};   ///< kSelective
+  Targets targets = {};   ///< takes_ratio()
 };
 
 /// Lays the prompt out in `seq` (empty before).

@@ -105,10 +105,13 @@ Result<CardEntry> read_entry(const json::value& value, const std::string& where)
   const auto mode = parse_mode(f.text("mode"));
   f.take("mode", mode.status());
   if (mode.ok()) e.mode = mode.value();
+  if (!fits_on_card(e.mode)) {
+    f.complain("mode", cat("\"", mode_name(e.mode), "\" is never chosen by a card"));
+  }
   const auto fit = parse_fit(f.text("fit"));
   f.take("fit", fit.status());
   if (fit.ok()) e.fit = fit.value();
-  if (e.mode == Mode::kSelective) e.ratio = f.number("ratio", 0, 1);
+  if (takes_ratio(e.mode)) e.ratio = f.number("ratio", 0, 1);
   if (e.mode == Mode::kBoundary) {
     e.boundary_rows = static_cast<int>(f.count("boundary_rows", 0, 1 << 20));
   }
@@ -141,7 +144,7 @@ Result<CardEntry> read_entry(const json::value& value, const std::string& where)
 
 json::object write_entry(const CardEntry& e) {
   json::object out{{"mode", mode_name(e.mode)}, {"fit", fit_name(e.fit)}};
-  if (e.mode == Mode::kSelective) out["ratio"] = e.ratio;
+  if (takes_ratio(e.mode)) out["ratio"] = e.ratio;
   if (e.mode == Mode::kBoundary) out["boundary_rows"] = e.boundary_rows;
   out["min_tokens"] = e.min_tokens;
   out["max_tokens"] = e.max_tokens;
@@ -175,7 +178,7 @@ bool covers(const CardEntry& e, const GateQuestion& q) {
 
 std::string setting_name(const CardEntry& e) {
   std::string out = mode_name(e.mode);
-  if (e.mode == Mode::kSelective) out += cat(":", e.ratio);
+  if (takes_ratio(e.mode)) out += cat(":", e.ratio);
   if (e.mode == Mode::kBoundary) out += cat(":", e.boundary_rows);
   return out;
 }
@@ -324,7 +327,7 @@ Level level_of_mode(const Card* card, const GateQuestion& q, Mode mode, double r
   Level best = Level::kNone;
   if (card == nullptr) return best;
   for (const CardEntry& e : card->entries) {
-    const bool same = e.mode == mode && (mode != Mode::kSelective || e.ratio == ratio) &&
+    const bool same = e.mode == mode && (!takes_ratio(mode) || e.ratio == ratio) &&
                       (mode != Mode::kBoundary || e.boundary_rows == boundary_rows);
     if (same && covers(e, q)) best = std::max(best, level_of(e));
   }

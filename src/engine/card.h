@@ -17,10 +17,16 @@ namespace rk::engine {
 
 Result<Fit> parse_fit(std::string_view name);
 
+/// What a card may say something of: not what chooses (kAuto), nor what no request should get
+/// unasked however it measures (kRandom, kNone).
+constexpr bool fits_on_card(Mode mode) {
+  return mode != Mode::kAuto && mode != Mode::kRandom && mode != Mode::kNone;
+}
+
 /// One measured setting.
 struct CardEntry {
   Mode mode = Mode::kReuse;
-  double ratio = 0;       ///< kSelective
+  double ratio = 0;       ///< takes_ratio()
   int boundary_rows = 0;  ///< kBoundary
   Fit fit = Fit::kLead;
   int64_t min_tokens = 0, max_tokens = 0;  ///< prompt lengths it was measured at, inclusive
@@ -92,7 +98,7 @@ struct GateAnswer {
 GateAnswer choose_mode(const Card* card, const GateQuestion& question);
 
 /// The most faithful level that a covering entry of exactly this setting reaches; kNone without
-/// one. `ratio` matters to kSelective only, `boundary_rows` to kBoundary. Pure.
+/// one. `ratio` matters where takes_ratio() only, `boundary_rows` to kBoundary. Pure.
 Level level_of_mode(const Card* card, const GateQuestion& question, Mode mode, double ratio,
                     int boundary_rows);
 

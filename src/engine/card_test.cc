@@ -122,6 +122,22 @@ TEST(Card, BadCardsAreRefusedByFieldAndValue) {
   EXPECT_THAT(endless.message(), HasSubstr("a card may have 16777216"));
 }
 
+TEST(Card, ModesThatNobodyShouldGetUnaskedAreRefused) {
+  for (const Mode mode : {Mode::kAuto, Mode::kRandom, Mode::kNone}) {
+    Card c = card();
+    c.entries[1].mode = mode;
+    const auto read = Card::parse(c.to_json(), "c.json");
+    EXPECT_NE(read.status().message().find("entries[1].mode"), std::string::npos)
+        << mode_name(mode);
+  }
+  Card c = card();
+  c.entries[1].mode = Mode::kCacheblend;
+  c.entries[1].ratio = 0.25;
+  const auto read = Card::parse(c.to_json(), "c.json");
+  ASSERT_TRUE(read.ok()) << read.status().message();
+  EXPECT_EQ(read->entries[1].ratio, 0.25);
+}
+
 TEST(Card, AnothersCardIsRefusedWithBothValues) {
   EXPECT_TRUE(check_card(card(), {"ab12", "cd34", "f16"}, "c").ok());
   for (const CardIdentity& other :

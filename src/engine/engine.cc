@@ -203,7 +203,7 @@ Request Engine::through_gate(const Request& request, RequestStats& said) const {
   if (request.mode == Mode::kAuto) {
     const GateAnswer answer = choose_mode(card, question);
     out.mode = answer.mode;
-    out.selective_ratio = answer.mode == Mode::kSelective ? answer.ratio : out.selective_ratio;
+    out.selective_ratio = takes_ratio(answer.mode) ? answer.ratio : out.selective_ratio;
     out.boundary_rows = answer.mode == Mode::kBoundary ? answer.boundary_rows : out.boundary_rows;
     said.gate_reason = answer.reason;
     said.quality_used = answer.level;
@@ -232,14 +232,18 @@ int64_t Engine::pages_for(int64_t rows) const {
 Status Engine::check(const Request& request) const {
   int64_t total = 0;
   for (const PromptSpan& span : request.spans) {
-    total += static_cast<int64_t>(span.tokens.size());
+    const bool left_out = span.segment && request.mode == Mode::kNone;
+    total += left_out ? 0 : static_cast<int64_t>(span.tokens.size());
     for (const int32_t id : span.tokens) {
       if (id < 0 || id >= vocab_size()) {
         return invalid_argument("prompt: token id ", id, ", the vocabulary has ", vocab_size());
       }
     }
   }
-  if (total == 0) return invalid_argument("prompt: no tokens");
+  if (total == 0) {
+    const char* where = request.mode == Mode::kNone ? " besides its documents" : "";
+    return invalid_argument("prompt: no tokens", where);
+  }
   if (total >= context_tokens_) {
     return invalid_argument("prompt: ", total, " tokens, the context holds ", context_tokens_,
                             " with at least one generated");

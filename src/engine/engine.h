@@ -113,7 +113,8 @@ class Engine : public Runner {
                    const model::ModelConfig& config, model::Decoder::Options& decoder);
   Status create_pool(const Options& options);
   int64_t pool_bytes_ = 0;  ///< planned
-  std::unique_ptr<kv::SequenceKv> new_sequence(bool all_global) const;
+  /// Of the first `num_layers` layers; 0: of all.
+  std::unique_ptr<kv::SequenceKv> new_sequence(bool all_global, int num_layers = 0) const;
   std::string root_of(const Request& request) const;
   std::string context_root(const Request& request) const;
   kv::Digest document_key(const Request& request, std::span<const int32_t> lead,
@@ -153,9 +154,15 @@ class Engine : public Runner {
   Status begin_idle(VariantJob job);
   Status step_idle(IdleRun& idle);
 
-  /// How much the question looks at each row of the prompt, by position (spec A5).
+  // Scores of the prompt's rows, by position; engine_select.cc.
+  /// How much the question looks at each row (spec A5).
   Result<std::vector<double>> probe(const Request& request, const Available& available,
                                     const CancelFn& cancelled, const Prompt& prompt);
+  /// How far each document row's K and V of the second layer are from those computed again.
+  Result<std::vector<double>> deviation(const Available& available, const CancelFn& cancelled,
+                                        const Prompt& prompt);
+  Result<std::vector<double>> score_rows(const Request& request, const Available& available,
+                                         const CancelFn& cancelled, const Prompt& prompt);
   Result<Targets> choose_targets(const Request& request, const Available& available,
                                  const CancelFn& cancelled, Run& run);
   /// Rows that the pages of so many active rows hold at most: spans begin and end inside pages.

@@ -8,10 +8,13 @@
 
 namespace rk::engine {
 
-std::unique_ptr<kv::SequenceKv> Engine::new_sequence(bool all_global) const {
+std::unique_ptr<kv::SequenceKv> Engine::new_sequence(bool all_global, int num_layers) const {
   const auto& c = decoder_->config();
-  auto kv = std::make_unique<kv::SequenceKv>(*pool_, c.num_layers, c.num_kv_heads,
-                                             all_global ? dense_visible_ : visible_);
+  if (num_layers == 0) num_layers = c.num_layers;
+  const auto& visible = all_global ? dense_visible_ : visible_;
+  auto kv = std::make_unique<kv::SequenceKv>(
+      *pool_, num_layers, c.num_kv_heads,
+      std::vector(visible.begin(), visible.begin() + num_layers * c.num_kv_heads));
   if (all_global) kv->keep_all_rows();
   return kv;
 }
@@ -21,10 +24,11 @@ std::string Engine::root_of(const Request& request) const {
 }
 
 // Rows of a sequence whose heads forget rows are no dense rows, so only dense plans share prefixes;
-// and our dense baseline neither takes nor leaves any.
+// and our dense baseline neither takes nor leaves any; `none` is dense over what it leaves.
 bool Engine::reusing(const Request& request, Mode mode) const {
   (void)request;
-  return mode != Mode::kDense && plan_.all_global() && decoder_->config().sliding_window == 0;
+  return mode != Mode::kDense && mode != Mode::kNone && plan_.all_global() &&
+         decoder_->config().sliding_window == 0;
 }
 
 void Engine::clear_cache() {
@@ -78,7 +82,7 @@ void Engine::note_layout(const Request& request, const Available& available, Run
 }
 
 Status Engine::start(const Request& request, const CancelFn& cancelled, Run& run) {
-  run.prompt = flatten(request.spans);
+  run.prompt = flatten(request.spans, request.mode != Mode::kNone);
   run.mode = effective_mode(request.mode, run.prompt, request.answer_tokens);
   const Prompt& prompt = run.prompt;
   const bool splicing = splices(run.mode);
@@ -116,7 +120,7 @@ Status Engine::start(const Request& request, const CancelFn& cancelled, Run& run
   }
   run.contexts.clear();  // their pages may go
   Recovery recovery{run.mode, request.boundary_rows};
-  if (run.mode == Mode::kSelective) {
+  if (takes_ratio(run.mode)) {
     RK_TRY(recovery.targets, choose_targets(request, available, cancelled, run));
   }
   run.kv = new_sequence(false);

@@ -1,5 +1,5 @@
-// The rows that `selective` recomputes: a probe of the question's rows over the spliced documents,
-// then a pure choice (kv/select_rows.h).
+// The rows that `selective` and its rivals recompute: each mode scores the documents' rows in its
+// own way, then one pure choice is made (kv/select_rows.h).
 #include <algorithm>
 
 #include "base/clock.h"
@@ -19,7 +19,79 @@ std::vector<kv::SelectSpan> candidates(const Prompt& prompt, const Available& av
   return spans;
 }
 
+// SplitMix64.
+uint64_t mixed(uint64_t x) {
+  x += 0x9E3779B97F4A7C15U;
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9U;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBU;
+  return x ^ (x >> 31);
+}
+
+// One number for the rows of a block, made of the seed, where the block stands and what it says.
+std::vector<double> random_scores(const Prompt& prompt, uint64_t seed, int32_t block_rows) {
+  std::vector<double> out(prompt.tokens.size());
+  for (const Prompt::Span& span : prompt.spans) {
+    for (int32_t begin = span.begin; begin < span.end; begin += block_rows) {
+      const int32_t end = std::min(begin + block_rows, span.end);
+      uint64_t hash = mixed(mixed(seed) ^ static_cast<uint64_t>(begin));
+      for (const int32_t id : prompt.ids(begin, end))
+        hash = mixed(hash ^ static_cast<uint64_t>(id));
+      std::fill(out.begin() + begin, out.begin() + end, static_cast<double>(hash >> 11));
+    }
+  }
+  return out;
+}
+
+constexpr int kDeviationLayer = 1;  // CacheBlend's: the first whose rows depend on the context
+
+int32_t block_rows(const Request& request) {
+  return request.select_rows ? 1 : kv::kSelectBlockRows;
+}
+
 }  // namespace
+
+// CacheBlend's score: all rows run through the first layers as dense would run them, in a sequence
+// of their own that holds no others. Both sides of the comparison lie in one frame.
+Result<std::vector<double>> Engine::deviation(const Available& available, const CancelFn& cancelled,
+                                              const Prompt& prompt) {
+  const auto& c = decoder_->config();
+  const int layer = std::min(kDeviationLayer, c.num_layers - 1);
+  const std::vector<kv::SelectSpan> spans = candidates(prompt, available);
+  int32_t last = 0;  // one past the last row that is scored
+  for (size_t i = 0; i < spans.size(); ++i) {
+    if (spans[i].candidate) last = prompt.spans[i].end;
+  }
+  auto kv = new_sequence(false, layer + 1);
+  RK_TRY(Assembly assembly, assemble(prompt, {Mode::kPrefix}, available, *kv));
+  std::vector<int32_t>& active = assembly.active;
+  active.erase(std::lower_bound(active.begin(), active.end(), last), active.end());
+  RK_RETURN_IF_ERROR(make_room(pages_for(active_room(prompt, active.size()))));
+  std::vector<float> no_logits;
+  RK_RETURN_IF_ERROR(run_rows(*kv, prompt.tokens, active, active.size(), cancelled, no_logits));
+  std::vector<double> out(prompt.tokens.size());
+  for (size_t i = 0; i < spans.size(); ++i) {
+    if (!spans[i].candidate) continue;
+    const int32_t begin = prompt.spans[i].begin, first_page = kv->entry(begin);
+    for (int g = 0; g < c.num_kv_heads; ++g) {
+      const int head = layer * c.num_kv_heads + g;
+      const auto& stored = available.segments[i]->rows->pages(head);
+      const auto now = kv->pages(static_cast<size_t>(head))
+                           .subspan(static_cast<size_t>(first_page), stored.size());
+      RK_TRY(const auto before, decoder_->read_pages(*pool_, stored));
+      RK_TRY(const auto after, decoder_->read_pages(*pool_, now));
+      const auto dim = static_cast<size_t>(c.head_dim);
+      for (int32_t row = 0; row < spans[i].num_rows; ++row) {
+        double& sum = out[static_cast<size_t>(begin + row)];
+        for (size_t d = static_cast<size_t>(row) * dim; d < (static_cast<size_t>(row) + 1) * dim;
+             ++d) {
+          const double k = after.k[d] - before.k[d], v = after.v[d] - before.v[d];
+          sum += k * k + v * v;
+        }
+      }
+    }
+  }
+  return out;
+}
 
 // A `reuse` pass in a sequence of its own: nothing that it computes is kept.
 Result<std::vector<double>> Engine::probe(const Request& request, const Available& available,
@@ -38,6 +110,18 @@ Result<std::vector<double>> Engine::probe(const Request& request, const Availabl
   return mass;
 }
 
+Result<std::vector<double>> Engine::score_rows(const Request& request, const Available& available,
+                                               const CancelFn& cancelled, const Prompt& prompt) {
+  switch (request.mode) {
+    case Mode::kRandom:
+      return random_scores(prompt, request.sampling.seed, block_rows(request));
+    case Mode::kCacheblend:
+      return deviation(available, cancelled, prompt);
+    default:
+      return probe(request, available, cancelled, prompt);
+  }
+}
+
 Result<Targets> Engine::choose_targets(const Request& request, const Available& available,
                                        const CancelFn& cancelled, Run& run) {
   const std::vector<kv::SelectSpan> spans = candidates(run.prompt, available);
@@ -45,11 +129,10 @@ Result<Targets> Engine::choose_targets(const Request& request, const Available& 
   std::vector<double> scores;
   if (request.selective_ratio > 0 && request.selective_ratio < 1) {
     const double begin_ms = now_ms();
-    RK_TRY(scores, probe(request, available, cancelled, run.prompt));
+    RK_TRY(scores, score_rows(request, available, cancelled, run.prompt));
     run.probe_ms = now_ms() - begin_ms;
   }
-  return kv::select_rows(spans, scores, request.selective_ratio,
-                         request.select_rows ? 1 : kv::kSelectBlockRows);
+  return kv::select_rows(spans, scores, request.selective_ratio, block_rows(request));
 }
 
 }  // namespace rk::engine

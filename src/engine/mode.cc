@@ -12,10 +12,11 @@ struct Row {
   bool built;
 };
 constexpr Row kModes[] = {
-    {Mode::kDense, "dense", true},         {Mode::kPrefix, "prefix", true},
-    {Mode::kReuse, "reuse", true},         {Mode::kBoundary, "boundary", true},
-    {Mode::kSelective, "selective", true}, {Mode::kRedknot, "redknot", false},
-    {Mode::kAuto, "auto", true},
+    {Mode::kDense, "dense", true},           {Mode::kPrefix, "prefix", true},
+    {Mode::kReuse, "reuse", true},           {Mode::kBoundary, "boundary", true},
+    {Mode::kSelective, "selective", true},   {Mode::kRandom, "random", true},
+    {Mode::kCacheblend, "cacheblend", true}, {Mode::kNone, "none", true},
+    {Mode::kRedknot, "redknot", false},      {Mode::kAuto, "auto", true},
 };
 
 template <class T>
@@ -45,7 +46,7 @@ Status read_mode(std::string_view text, Request& request) {
   RK_TRY(request.mode, parse_mode(text.substr(0, colon)));
   if (colon == std::string_view::npos) return {};
   const std::string_view number = text.substr(colon + 1);
-  if (request.mode == Mode::kSelective) {
+  if (takes_ratio(request.mode)) {
     if (!read_number(number, request.selective_ratio)) {
       return invalid_argument("mode: '", text, "': '", number, "' is no number");
     }

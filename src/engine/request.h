@@ -14,12 +14,29 @@
 
 namespace rk::engine {
 
-/// Recovery modes (spec A5). Those not built yet are known by name, so that asking names them.
-/// kAuto: the gate chooses (engine/card.h).
-enum class Mode { kDense, kPrefix, kReuse, kBoundary, kSelective, kRedknot, kAuto };
+/// Recovery modes (spec A5), and rivals to compare them with: kBoundary is EPIC; kRandom and
+/// kCacheblend recompute as many rows as kSelective, chosen otherwise (engine_select.cc); kNone
+/// leaves the documents out of the prompt. Those not built yet are known by name, so that asking
+/// names them. kAuto: the gate chooses (engine/card.h).
+enum class Mode {
+  kDense,
+  kPrefix,
+  kReuse,
+  kBoundary,
+  kSelective,
+  kRandom,
+  kCacheblend,
+  kNone,
+  kRedknot,
+  kAuto
+};
 const char* mode_name(Mode mode);
 /// Errors: kInvalidArgument naming the known ones; kUnimplemented for a known one not built.
 Result<Mode> parse_mode(std::string_view name);
+/// Recomputes a share of the documents' rows: Request::selective_ratio is its number.
+constexpr bool takes_ratio(Mode mode) {
+  return mode == Mode::kSelective || mode == Mode::kRandom || mode == Mode::kCacheblend;
+}
 
 /// How faithful a request wants its answer (spec A8). Ordered: kStrict is the most faithful.
 enum class Level { kNone, kFast, kBalanced, kStrict };
@@ -50,8 +67,8 @@ struct Request {
   Mode mode = Mode::kPrefix;
   Level quality = Level::kStrict;  ///< kAuto: what the gate must see on the card
   int boundary_rows = 32;          ///< kBoundary: first k rows of each non-exact segment
-  double selective_ratio = 0.15;   ///< kSelective: share of non-exact document rows recomputed
-  bool select_rows = false;        ///< kSelective: rows one by one instead of blocks of 16
+  double selective_ratio = 0.15;   ///< takes_ratio(): share of non-exact document rows recomputed
+  bool select_rows = false;        ///< takes_ratio(): rows one by one instead of blocks of 16
   /// kSelective: the prompt's last tokens that stand for generated ones (a given answer that is
   /// followed); no part of the question, so they do not take part in the choice of rows.
   int answer_tokens = 0;

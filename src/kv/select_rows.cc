@@ -56,7 +56,7 @@ int64_t num_candidate_rows(std::span<const SelectSpan> spans) {
 
 Status check_ratio(double ratio) {
   if (ratio >= 0 && ratio <= 1) return {};
-  return invalid_argument("selective: a ratio of ", ratio, ", 0 to 1 wanted");
+  return invalid_argument("a ratio of ", ratio, " of the documents' rows, 0 to 1 wanted");
 }
 
 Result<std::vector<std::vector<RowRange>>> select_rows(std::span<const SelectSpan> spans,

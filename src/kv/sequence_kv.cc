@@ -164,6 +164,12 @@ void SequenceKv::entries(std::span<const int32_t> positions, int32_t* index, int
   }
 }
 
+int32_t SequenceKv::entry(int32_t position) const {
+  int32_t index = 0, slot = 0;
+  entries({&position, 1}, &index, &slot);
+  return index;
+}
+
 std::vector<kernels::Run> SequenceKv::runs() const {
   std::vector<kernels::Run> out;
   for (const Piece& piece : pieces_) {

@@ -40,6 +40,8 @@ class SequenceKv {
 
   /// Positions covered by the pieces.
   int32_t num_positions() const { return num_positions_; }
+  int num_heads() const { return static_cast<int>(heads_.size()); }  ///< layers * KV heads
+  int num_layers() const { return num_heads() / num_kv_heads_; }
   int num_pieces() const { return static_cast<int>(pieces_.size()); }
 
   /// Makes the rows at `positions` (ascending) writable: pages for fresh rows, private copies of
@@ -63,6 +65,8 @@ class SequenceKv {
   uint64_t serial() const { return serial_; }
   /// Entry of every head's list that holds each position, and the row's slot on that page. [T] each
   void entries(std::span<const int32_t> positions, int32_t* index, int32_t* slot) const;
+  /// Entry of the page that holds a position.
+  int32_t entry(int32_t position) const;
   /// One run per piece, as if every page were there; the last one is open where it may grow.
   std::vector<kernels::Run> runs() const;
   /// Entries that were given a page since the last call, in no order.

@@ -129,14 +129,16 @@ Command cmd_run() {
         auto f = std::make_shared<RunFlags>();
         flags.add("-d,--document", f->documents, "a UTF-8 text file; may repeat");
         flags.add("--mode", f->mode,
-                  "dense, prefix, reuse, boundary[:k], selective[:ratio], or auto: what --card "
+                  "dense, prefix, reuse, boundary[:k], selective[:ratio]; to compare with: "
+                  "random[:ratio], cacheblend[:ratio], none (no documents); or auto: what --card "
                   "allows at --quality");
         flags.choice("--quality", f->quality, {"strict", "balanced", "fast"},
                      "mode auto: the fastest mode measured to be this faithful");
         flags.add("--boundary-rows", f->boundary_rows, "boundary: rows recomputed per document");
-        flags.add("--ratio", f->ratio, "selective: share of document rows recomputed, 0 to 1");
+        flags.add("--ratio", f->ratio,
+                  "selective, random, cacheblend: share of document rows recomputed, 0 to 1");
         flags.add("--select-rows", f->select_rows,
-                  "selective: rows one by one instead of blocks of 16");
+                  "selective, random, cacheblend: rows one by one instead of blocks of 16");
         flags.add("--max-tokens", f->max_tokens, "tokens generated at most");
         flags.add("--context", f->context, "context in tokens; 0: the model's");
         flags.add("--temperature", f->temperature, "0: greedy");

@@ -85,6 +85,7 @@ class CardTables {
     int list_pages = 1;                    ///< entries of one head's list
   };
   static Result<CardTables> create(const Shape& shape, Stream stream);
+  /// Requires: `kv` has no more heads than the shape.
   /// Brings the table of `kv` up to date and says where it lies. Of more sequences than fit the one
   /// not used for longest loses its place. Errors: kExhausted where its list is too long.
   Result<const int32_t*> update(kv::SequenceKv& kv, CardArena& arena);

@@ -117,7 +117,7 @@ Status CardTables::write_many(const kv::SequenceKv& kv, int32_t begin, int32_t e
                               CardArena& arena) {
   const int64_t row_bytes = int64_t{end - begin} * 4;
   return arena.send_rows(tables_.as<int32_t>() + base + begin, shape_.list_pages * int64_t{4},
-                         row_bytes, shape_.num_heads, [&](int64_t h, std::byte* to) {
+                         row_bytes, kv.num_heads(), [&](int64_t h, std::byte* to) {
                            std::memcpy(to, kv.pages(static_cast<size_t>(h)).data() + begin,
                                        static_cast<size_t>(row_bytes));
                          });
@@ -129,7 +129,7 @@ Status CardTables::write_few(const kv::SequenceKv& kv, std::span<const int32_t> 
   std::vector<int32_t> value;
   index.reserve(entries.size() * static_cast<size_t>(shape_.num_heads));
   value.reserve(index.capacity());
-  for (int h = 0; h < shape_.num_heads; ++h) {
+  for (int h = 0; h < kv.num_heads(); ++h) {
     const auto pages = kv.pages(static_cast<size_t>(h));
     for (const int32_t i : entries) {
       index.push_back(base + int64_t{h} * shape_.list_pages + i);

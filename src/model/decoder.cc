@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "model/decoder_devices.h"
+#include "tensor/quant_block.h"
 
 namespace rk::model {
 
@@ -27,6 +28,21 @@ Result<std::unique_ptr<Decoder>> Decoder::random(const ModelConfig& config,
   return load_cuda_decoder({nullptr, config, options, *family});
 }
 
+Result<Decoder::PageRows> Decoder::read_pages(const kv::PagePool& pool,
+                                              std::span<const kv::PageId> ids) const {
+  RK_CHECK(pool.memory() == Memory::kHost);
+  const int64_t page = int64_t{pool.page_rows()} * pool.head_dim();
+  PageRows out;
+  out.k.resize(ids.size() * static_cast<size_t>(page));
+  out.v.resize(out.k.size());
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const size_t at = i * static_cast<size_t>(page);
+    dequantize(pool.dtype(), pool.k(ids[i]).data, out.k.data() + at, page);
+    dequantize(pool.dtype(), pool.v(ids[i]).data, out.v.data() + at, page);
+  }
+  return out;
+}
+
 Result<Decoder::Rows> Decoder::flatten(const StepInput& step) const {
   Rows rows;
   rows.q_begin.push_back(0);
@@ -45,6 +61,14 @@ Result<Decoder::Rows> Decoder::flatten(const StepInput& step) const {
   }
   if (step.scores != nullptr && step.sequences.size() != 1) {
     return invalid_argument("step: scores of ", step.sequences.size(), " sequences, 1 wanted");
+  }
+  for (const StepSequence& s : step.sequences) {
+    const int layers = s.kv->num_layers();
+    RK_CHECK(layers == num_layers(step) && layers <= config_.num_layers);
+    if (layers < config_.num_layers && (!step.logits_rows.empty() || step.scores != nullptr)) {
+      return invalid_argument("step: logits or scores of ", layers, " layers, the model has ",
+                              config_.num_layers);
+    }
   }
   for (int64_t t = 0; t < rows.size(); ++t) {
     const int32_t id = rows.tokens[static_cast<size_t>(t)];

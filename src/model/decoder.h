@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "base/status.h"
 #include "kernels/context.h"
@@ -22,7 +23,9 @@ namespace rk::model {
 
 /// The active rows of one sequence in a step.
 struct StepSequence {
-  kv::SequenceKv* kv = nullptr;        ///< rows at `positions` were prepared
+  /// Rows at `positions` were prepared. One of fewer layers than the model's runs the first of them
+  /// only, for their K and V: a step of such sequences has no logits.
+  kv::SequenceKv* kv = nullptr;
   std::span<const int32_t> tokens;     ///< [T_b]
   std::span<const int32_t> positions;  ///< [T_b] ascending, gaps allowed
 };
@@ -91,6 +94,13 @@ class Decoder {
   /// where a card failed: nothing it computes afterwards may be used.
   virtual Status forward(const StepInput& step, kernels::Context& ctx) = 0;
 
+  struct PageRows {
+    std::vector<float> k, v;  ///< [pages, P, D]
+  };
+  /// What pages hold, on the host; waits for the device.
+  virtual Result<PageRows> read_pages(const kv::PagePool& pool,
+                                      std::span<const kv::PageId> ids) const;
+
   virtual bool can_sample() const { return false; }
   const ModelConfig& config() const { return config_; }
   int max_step_rows() const { return options_.max_step_rows; }
@@ -113,6 +123,8 @@ class Decoder {
     int64_t size() const { return static_cast<int64_t>(tokens.size()); }
   };
   Result<Rows> flatten(const StepInput& step) const;
+  /// Layers that the step's sequences hold.
+  static int num_layers(const StepInput& step) { return step.sequences[0].kv->num_layers(); }
   int64_t context_tokens() const {
     return options_.context_tokens > 0 ? options_.context_tokens : config_.context_tokens;
   }

@@ -232,7 +232,7 @@ Status CpuDecoder::run_layer(int index, const Rows& rows, int64_t& num_rows, con
     attn.lse = View(lse_.data(), DType::kF32, {num_rows, c.num_heads});
   }
   std::vector<int32_t> last_pos, last_begin;
-  if (index + 1 == c.num_layers) {
+  if (index + 1 == Decoder::num_layers(step)) {
     if (step.scores != nullptr) {  // of rows that need nothing else of this layer
       RK_RETURN_IF_ERROR(kernels::seg_attn(attn, ctx));
       RK_RETURN_IF_ERROR(add_scores(attn, *step.scores, ctx));
@@ -284,7 +284,7 @@ Status CpuDecoder::forward(const StepInput& step, kernels::Context& ctx) {
     kernels::unpack_row(*embedding_, rows.tokens[static_cast<size_t>(t)], x_.row<float>(t));
   }
   int64_t num_rows = rows.size();
-  for (int i = 0; i < config_.num_layers; ++i) {
+  for (int i = 0; i < Decoder::num_layers(step); ++i) {
     RK_RETURN_IF_ERROR(run_layer(i, rows, num_rows, step, ctx));
   }
   if (num_rows == 0) return {};

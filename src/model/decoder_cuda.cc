@@ -5,8 +5,10 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/check.h"
 #include "base/clock.h"
 #include "kernels/layer/layer_cuda.h"
+#include "tensor/quant_block.h"
 
 namespace rk::model {
 namespace {
@@ -41,6 +43,7 @@ Status CudaDecoder::run_copies(kv::PagePool& pool) {
 
 Status CudaDecoder::stage(const StepInput& input, const Rows& rows, Step& step) {
   const size_t num_sequences = input.sequences.size();
+  step.num_layers = num_layers(input);
   if (num_sequences > static_cast<size_t>(options_.max_sequences)) {
     return invalid_argument("step: ", num_sequences, " sequences, ", options_.max_sequences,
                             " fit");
@@ -51,7 +54,7 @@ Status CudaDecoder::stage(const StepInput& input, const Rows& rows, Step& step) 
   for (const StepSequence& s : input.sequences) {
     RK_RETURN_IF_ERROR(run_copies(s.kv->pool()));
     RK_TRY(const int32_t* table, tables_.update(*s.kv, arena_));
-    RK_TRY(const auto* set, sights_.find(s.kv->visible(), config_.num_layers, stream_));
+    RK_TRY(const auto* set, sights_.find(s.kv->visible(), step.num_layers, stream_));
     pages.push_back(table);
     sets.push_back(set);
     num_keys.push_back(s.kv->num_positions());
@@ -121,7 +124,7 @@ Status CudaDecoder::stage(const StepInput& input, const Rows& rows, Step& step) 
     const size_t room = (adjust.size() + kAdjustGrain - 1) / kAdjustGrain * kAdjustGrain;
     RK_TRY(step.sample_adjust, arena_.add_padded(adjust, room));
   }
-  const int last = config_.num_layers - 1, grain = step.is_decode ? kDecodeGrain : 1;
+  const int last = step.num_layers - 1, grain = step.is_decode ? kDecodeGrain : 1;
   RK_RETURN_IF_ERROR(plan_layers(sets, q_pos, num_keys, 0, last, plan, config_.head_dim, grain,
                                  arena_, step.plans));
   if (step.num_logits > 0) {
@@ -168,7 +171,7 @@ Status CudaDecoder::linear(const kernels::GemmCudaArgs& a) {
 Status CudaDecoder::run_layer(int index, int64_t num_rows, const Step& step) {
   const Layer& w = layers_[static_cast<size_t>(index)];
   const ModelConfig& c = config_;
-  const bool is_last = index + 1 == c.num_layers;
+  const bool is_last = index + 1 == step.num_layers;
   View x = rows_of(x_, num_rows), normed = rows_of(normed_, num_rows);
   const View qkv = rows_of(qkv_, num_rows);
   const auto bias = [](const Buffer& b) { return b.num_bytes() > 0 ? vector_view(b) : kNone; };
@@ -230,7 +233,7 @@ Status CudaDecoder::run_layer(int index, int64_t num_rows, const Step& step) {
 }
 
 std::vector<int64_t> CudaDecoder::Step::key() const {
-  std::vector<int64_t> out = {num_logits};
+  std::vector<int64_t> out = {num_logits, num_layers};
   const auto add = [&](const void* p) { out.push_back(reinterpret_cast<intptr_t>(p)); };
   for (const int32_t* p : {tokens, positions, row_index, sequence, page_index, page_slot,
                            logits_rows, logits_positions}) {
@@ -254,7 +257,7 @@ std::vector<int64_t> CudaDecoder::Step::key() const {
 
 Status CudaDecoder::run_step(int64_t num_rows, const Step& step) {
   RK_RETURN_IF_ERROR(gemm_->gather_rows(*embedding_, step.tokens, num_rows, rows_of(x_, num_rows)));
-  for (int i = 0; i < config_.num_layers; ++i) {
+  for (int i = 0; i < step.num_layers; ++i) {
     RK_RETURN_IF_ERROR(run_layer(i, num_rows, step));
   }
   if (step.num_logits == 0) return {};
@@ -279,6 +282,27 @@ Status CudaDecoder::hand_back(const StepInput& input) {
   std::memcpy(tokens ? static_cast<void*>(input.sampling->tokens) : input.logits.data,
               logits_pinned_.data(), static_cast<size_t>(bytes));
   return {};
+}
+
+// Pages of consecutive ids come in one copy.
+Result<Decoder::PageRows> CudaDecoder::read_pages(const kv::PagePool& pool,
+                                                  std::span<const kv::PageId> ids) const {
+  const auto page = static_cast<size_t>(pool.page_rows()) * static_cast<size_t>(pool.head_dim());
+  RK_CHECK(pool.memory() == Memory::kCard && pool.dtype() == DType::kBf16);
+  std::vector<uint16_t> k(ids.size() * page), v(k.size());
+  for (size_t i = 0, j = 0; i < ids.size(); i = j) {
+    for (j = i + 1; j < ids.size() && ids[j] == ids[j - 1] + 1;) ++j;
+    const auto bytes = static_cast<int64_t>((j - i) * page * 2);
+    RK_RETURN_IF_ERROR(copy_from_card(k.data() + i * page, pool.k(ids[i]).data, bytes, stream_));
+    RK_RETURN_IF_ERROR(copy_from_card(v.data() + i * page, pool.v(ids[i]).data, bytes, stream_));
+  }
+  RK_RETURN_IF_ERROR(sync_stream(stream_));
+  PageRows out;
+  out.k.resize(k.size());
+  out.v.resize(v.size());
+  dequantize(DType::kBf16, k.data(), out.k.data(), static_cast<int64_t>(k.size()));
+  dequantize(DType::kBf16, v.data(), out.v.data(), static_cast<int64_t>(v.size()));
+  return out;
 }
 
 Status CudaDecoder::forward(const StepInput& input, kernels::Context& ctx) {

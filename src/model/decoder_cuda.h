@@ -25,6 +25,8 @@ class CudaDecoder : public Decoder {
   }
   Status load(const WeightFiles* files);
   Status forward(const StepInput& step, kernels::Context& ctx) override;
+  Result<PageRows> read_pages(const kv::PagePool& pool,
+                              std::span<const kv::PageId> ids) const override;
   int max_logits_rows() const override { return std::min(kMaxCardLogitsRows, max_step_rows()); }
   bool can_sample() const override { return true; }
   double host_ms() const override { return host_ms_; }
@@ -53,6 +55,7 @@ class CudaDecoder : public Decoder {
     const kernels::DeviceSequence* logits_sequences = nullptr;
     CardPlans logits_plan;
     View k_pages, v_pages;
+    int num_layers = 0;                               ///< that run
     const kernels::SampleRow* sample_rows = nullptr;  // null: the logits go back
     const kernels::SampleAdjust* sample_adjust = nullptr;
     /// One row of every sequence, all with logits: such a step is recorded and replayed.

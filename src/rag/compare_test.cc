@@ -251,11 +251,13 @@ TEST(ModeSpecs, ListsStartWithDense) {
   };
   EXPECT_EQ(names("reuse"), "dense reuse ");
   EXPECT_EQ(names(" reuse , dense,boundary:8,boundary"), "dense reuse boundary:8 boundary ");
+  EXPECT_EQ(names("random:0.3,cacheblend:0.15,none"), "dense random:0.3 cacheblend:0.15 none ");
   EXPECT_EQ(names("reuse,reuse"), "mode 'reuse' is given twice");
   EXPECT_NE(names("warp").find("'warp' is none of dense, prefix"), std::string::npos);
   EXPECT_FALSE(parse_mode_list("boundary:-1").ok());
   EXPECT_FALSE(parse_mode_list("boundary:x").ok());
   EXPECT_FALSE(parse_mode_list("reuse:1").ok());
+  EXPECT_FALSE(parse_mode_list("random:2").ok());
 }
 
 }  // namespace

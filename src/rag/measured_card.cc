@@ -78,10 +78,12 @@ engine::Card measured_card(const Summary& summary, const std::vector<const Sampl
     if (!whole || !spec.ok() || !g.kl) continue;
     engine::Request setting;
     spec->apply(setting);
-    if (setting.mode == engine::Mode::kDense || setting.mode == engine::Mode::kPrefix) continue;
+    const bool exact =
+        setting.mode == engine::Mode::kDense || setting.mode == engine::Mode::kPrefix;
+    if (exact || !engine::fits_on_card(setting.mode)) continue;
     engine::CardEntry e;
     e.mode = setting.mode;
-    e.ratio = setting.mode == engine::Mode::kSelective ? setting.selective_ratio : 0;
+    e.ratio = engine::takes_ratio(setting.mode) ? setting.selective_ratio : 0;
     e.boundary_rows = setting.mode == engine::Mode::kBoundary ? setting.boundary_rows : 0;
     e.fit = fit;
     set_range(results, g, e);

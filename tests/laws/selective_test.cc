@@ -2,6 +2,7 @@
 // rows it recomputes are those that the question looks at.
 #include <gmock/gmock.h>
 
+#include "made_attention.h"
 #include "tiny_model.h"
 
 namespace rk::engine {
@@ -180,32 +181,6 @@ TEST(SelectiveMode, IsReadWithItsRatio) {
         "selective:inf", "boundary:-1", "boundary:x", "dense:1", "nothing", "", ":"}) {
     const Status status = read_mode(bad, r);
     EXPECT_EQ(status.code(), Code::kInvalidArgument) << bad;
-  }
-}
-
-// A model whose attention is made: askers of one kind look for marks of the same kind, and every
-// other token carries neither. The embedding's dimension k marks kind k/2: even for the mark, odd
-// for the asker; keys and queries read them into the slowest rotating pairs.
-enum Kind { kAsked, kElsewhere };
-int32_t mark(Kind kind) { return kVocab - 4 + 2 * kind; }
-int32_t asker(Kind kind) { return kVocab - 3 + 2 * kind; }
-
-void make_attention(const std::string& name, std::vector<float>& values) {
-  const auto at = [&](int row, int column) -> float& {
-    return values[static_cast<size_t>(row * kHidden + column)];
-  };
-  if (name == "token_embd.weight") {
-    for (int id = 0; id < kVocab; ++id) {
-      for (int d = 0; d < 4; ++d) at(id, d) = id == kVocab - 4 + d ? 30.0F : 0.0F;
-    }
-  }
-  const bool q = name.find("attn_q") != std::string::npos;
-  if (!q && name.find("attn_k") == std::string::npos) return;
-  for (int h = 0; h < (q ? kHeads : kKvHeads); ++h) {
-    for (const Kind kind : {kAsked, kElsewhere}) {
-      const int row = h * kHeadDim + kHeadDim / 2 - 1 - kind;
-      for (int d = 0; d < kHidden; ++d) at(row, d) = d == 2 * kind + (q ? 1 : 0) ? 3.0F : 0.0F;
-    }
   }
 }
 
