@@ -121,17 +121,19 @@ Work behind_attention(const CostShape& s, double rows, double layers, double wei
   return out;
 }
 
-// One forward pass: its active rows, and of those the ones with logits and the ones with scores.
-Work step_cost(const CostShape& s, std::span<const kv::Visible> visible,
+// One forward pass of the first layers: its active rows, and of those the ones with logits and the
+// ones with scores.
+Work step_cost(const CostShape& s, int num_layers, std::span<const kv::Visible> visible,
                std::span<const RowRange> active, std::span<const RowRange> logits,
                std::span<const RowRange> scored) {
   const double act = s.activation_bytes, rows = static_cast<double>(count_rows(active));
   const double qkv = (s.num_heads + 2.0 * s.num_kv_heads) * s.head_dim;
-  Work out = kernels::gemm_work(rows, qkv, s.hidden, 0, act, act, false) * s.num_layers;
-  out.bytes += s.matrices.qkv;
-  const int last = s.num_layers - 1;
+  Work out = kernels::gemm_work(rows, qkv, s.hidden, 0, act, act, false) * num_layers;
+  out.bytes += s.matrices.qkv * num_layers / s.num_layers;
+  const int last = num_layers - 1;
   out += attention(s, visible, 0, last, active);
-  out += behind_attention(s, rows, last, s.matrices.rest);
+  const double rest = last == 0 ? 0 : s.matrices.rest * last / (s.num_layers - 1);
+  out += behind_attention(s, rows, last, rest);
   if (!scored.empty())
     out += attention(s, visible, last, last + 1, active) + mass(s, visible, scored);
   if (logits.empty()) return out;
@@ -179,14 +181,16 @@ std::vector<RowRange> active_rows(const CostLayout& layout, Mode mode,
   auto target = targets.begin();
   for (const CostSpan& span : layout.spans) {
     const int32_t end = at + span.num_rows;
-    if (mode == Mode::kDense) {
+    if (mode == Mode::kDense || mode == Mode::kNone) {
       add(at, end);
     } else if (!span.segment) {
       add(at + span.prefix_rows, end);
     } else if (mode == Mode::kBoundary && !span.exact) {
       add(at, std::min(end, at + layout.boundary_rows));
+    } else if (mode == Mode::kPrefix && !span.exact) {
+      add(at, end);
     }
-    for (; mode == Mode::kSelective && target != targets.end() && target->begin < end; ++target) {
+    for (; takes_ratio(mode) && target != targets.end() && target->begin < end; ++target) {
       add(target->begin, target->end);
     }
     at = end;
@@ -229,7 +233,8 @@ Work cost_of(const CostShape& shape, const CostPass& pass) {
     const std::vector<RowRange> wanted = logits.empty() ? logits : from(step, logits.front().begin);
     const std::vector<RowRange> scored =
         pass.first_scored < 0 ? std::vector<RowRange>() : from(step, pass.first_scored);
-    out += step_cost(shape, visible, step, wanted, scored);
+    out += step_cost(shape, pass.num_layers > 0 ? pass.num_layers : shape.num_layers, visible, step,
+                     wanted, scored);
     step.clear();
     room = shape.step_rows;
   };
@@ -246,21 +251,41 @@ Work cost_of(const CostShape& shape, const CostPass& pass) {
   return out;
 }
 
+namespace {
+
+// Positions below `end`.
+std::vector<RowRange> up_to(std::vector<RowRange> rows, int32_t end) {
+  while (!rows.empty() && rows.back().begin >= end) rows.pop_back();
+  if (!rows.empty()) rows.back().end = std::min(rows.back().end, end);
+  return rows;
+}
+
+// What finding the rows to recompute takes (engine_select.cc).
+Work scoring_cost(const CostShape& shape, const CostLayout& layout) {
+  int32_t at = 0, last = 0;
+  for (const CostSpan& span : layout.spans) {
+    at += span.num_rows;
+    if (span.segment && !span.exact) last = at;
+  }
+  if (last == 0 || layout.mode == Mode::kRandom) return {};
+  if (layout.mode == Mode::kCacheblend) {
+    const int layers = std::min(kDeviationLayer + 1, shape.num_layers);
+    return cost_of(shape,
+                   {up_to(active_rows(layout, Mode::kPrefix, {}), last), 0, false, -1, layers});
+  }
+  return cost_of(shape, {up_to(active_rows(layout, Mode::kReuse, {}), layout.query.end), 0, false,
+                         layout.query.begin});
+}
+
+}  // namespace
+
 Work cost_of(const CostShape& shape, const CostLayout& layout) {
   Work out;
   for (const RowRange& rows : layout.ingested) out += cost_of(shape, {{rows}, 0, true, -1});
   std::vector<RowRange> targets = layout.chosen;
-  if (layout.mode == Mode::kSelective) {
+  if (takes_ratio(layout.mode)) {
     if (targets.empty()) targets = spread_targets(layout);
-    const bool any = std::ranges::any_of(
-        layout.spans, [](const CostSpan& span) { return span.segment && !span.exact; });
-    if (any && layout.ratio > 0 && layout.ratio < 1) {
-      std::vector<RowRange> probe = active_rows(layout, Mode::kReuse, {});
-      const int32_t end = layout.query.end;
-      while (!probe.empty() && probe.back().begin >= end) probe.pop_back();
-      if (!probe.empty()) probe.back().end = std::min(probe.back().end, end);
-      out += cost_of(shape, {std::move(probe), 0, false, layout.query.begin});
-    }
+    if (layout.ratio > 0 && layout.ratio < 1) out += scoring_cost(shape, layout);
   }
   return out +
          cost_of(shape, {active_rows(layout, layout.mode, targets), layout.logits_rows, false, -1});

@@ -34,6 +34,7 @@ struct CostPass {
   int64_t logits_rows = 0;           ///< the last ones
   bool all_global = false;           ///< sees what documents' rows see
   int32_t first_scored = -1;  ///< >= 0: the attention mass of rows at this position and later
+  int num_layers = 0;         ///< the first of them, for their K and V; 0: all
 };
 kernels::Work cost_of(const CostShape& shape, const CostPass& pass);
 
@@ -51,7 +52,7 @@ struct CostLayout {
   double ratio = 0;
   kv::RowRange query;  ///< kSelective: what the probe asks with, as query_rows()
   int64_t logits_rows = 1;
-  /// kSelective, once they were chosen: positions recomputed. Empty: as many as the ratio says,
+  /// takes_ratio(), once they were chosen: positions recomputed. Empty: as many as the ratio says,
   /// spread evenly, which is what can be known before.
   std::vector<kv::RowRange> chosen;
   /// Rows computed before, each behind what its context holds: the lead, a company, a document.

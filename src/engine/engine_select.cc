@@ -42,8 +42,6 @@ std::vector<double> random_scores(const Prompt& prompt, uint64_t seed, int32_t b
   return out;
 }
 
-constexpr int kDeviationLayer = 1;  // CacheBlend's: the first whose rows depend on the context
-
 int32_t block_rows(const Request& request) {
   return request.select_rows ? 1 : kv::kSelectBlockRows;
 }

@@ -38,6 +38,9 @@ constexpr bool takes_ratio(Mode mode) {
   return mode == Mode::kSelective || mode == Mode::kRandom || mode == Mode::kCacheblend;
 }
 
+/// kCacheblend compares K and V of this layer: the first that depends on the context.
+constexpr int kDeviationLayer = 1;
+
 /// How faithful a request wants its answer (spec A8). Ordered: kStrict is the most faithful.
 enum class Level { kNone, kFast, kBalanced, kStrict };
 const char* level_name(Level level);  ///< "none", "fast", "balanced", "strict"
