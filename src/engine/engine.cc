@@ -197,7 +197,7 @@ Request Engine::through_gate(const Request& request, RequestStats& said) const {
     question.prompt_tokens += static_cast<int64_t>(span.tokens.size());
     question.num_documents += span.segment && !span.tokens.empty();
   }
-  question.fit = asked_fit(request, pool_->memory() == Memory::kHost);
+  question.fit = asked_fit(request);
   const Card* card = card_ ? &*card_ : nullptr;
   if (request.mode == Mode::kDense || request.mode == Mode::kPrefix) return out;
   if (request.mode == Mode::kAuto) {

@@ -165,14 +165,12 @@ Status Engine::find_segment(const Request& request, size_t index, const CancelFn
   VariantChoice choice = choose_variant(contexts, place);
   const bool splicing = splices(run.mode), first = span.begin == lead;
   if (!splicing && !choice.exact) return {};
-  const bool can_average = pool_->memory() == Memory::kHost;
   std::vector<std::vector<int32_t>> companies;
   if (!first) {  // what really stands before the first document is the lead alone
-    companies =
-        companies_of(request, context_tokens_ - lead - (span.end - span.begin), can_average);
+    companies = companies_of(request, context_tokens_ - lead - (span.end - span.begin));
   }
   // A first document is not computed again where it is stored as well as the others are.
-  const Fit wanted = companies.empty() && !first ? Fit::kLead : asked_fit(request, can_average);
+  const Fit wanted = companies.empty() && !first ? Fit::kLead : asked_fit(request);
   std::shared_ptr<const kv::Segment> segment;
   if (choice.index >= 0 && (choice.whole || choice.fit <= wanted)) {
     segment = variants[static_cast<size_t>(choice.index)];

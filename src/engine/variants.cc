@@ -76,21 +76,19 @@ DocumentPlace place_of(const Prompt& prompt, size_t index, bool can_be_exact) {
   return place;
 }
 
-Fit asked_fit(const Request& request, bool can_average) {
+Fit asked_fit(const Request& request) {
   if (request.company.empty()) return Fit::kLead;
-  return request.company_pieces > 1 && can_average ? Fit::kMean : Fit::kCompany;
+  return request.company_pieces > 1 ? Fit::kMean : Fit::kCompany;
 }
 
-std::vector<std::vector<int32_t>> companies_of(const Request& request, int64_t room,
-                                               bool can_average) {
+std::vector<std::vector<int32_t>> companies_of(const Request& request, int64_t room) {
   const auto pieces = static_cast<size_t>(std::max(1, request.company_pieces));
   const size_t length = request.company.size() / pieces;
   auto taken = std::min(length, static_cast<size_t>(std::max<int64_t>(room, 0)));
   // Documents of about the same length shall share one company.
   if (taken < length && taken > kCutTokens) taken -= taken % kCutTokens;
   std::vector<std::vector<int32_t>> out;
-  const size_t used = can_average ? pieces : 1;
-  for (size_t i = 0; i < used && taken > 0; ++i) {
+  for (size_t i = 0; i < pieces && taken > 0; ++i) {
     const auto end = request.company.begin() + static_cast<std::ptrdiff_t>((i + 1) * length);
     out.emplace_back(end - static_cast<std::ptrdiff_t>(taken), end);
   }

@@ -48,13 +48,11 @@ std::span<const int32_t> predecessor_ids(const Prompt& prompt, size_t index);
 DocumentPlace place_of(const Prompt& prompt, size_t index, bool can_be_exact);
 
 constexpr int kMaxCompanyPieces = 64;
-/// The fit of a document that a request has computed. `can_average`: false where the rows lie on a
-/// card: there the first piece alone is used.
-Fit asked_fit(const Request& request, bool can_average);
+/// The fit of a document that a request has computed.
+Fit asked_fit(const Request& request);
 /// The companies that a request wants for a document, at most `room` tokens each (the last ones of
 /// each piece, next to the document); none: the lead alone.
-std::vector<std::vector<int32_t>> companies_of(const Request& request, int64_t room,
-                                               bool can_average);
+std::vector<std::vector<int32_t>> companies_of(const Request& request, int64_t room);
 
 /// A document to be computed behind the lead and the document that precedes it.
 struct VariantJob {

@@ -76,27 +76,24 @@ TEST(Variants, PlacesNameWhatStandsBefore) {
 
 TEST(Variants, CompanyIsCutToTheRoomNextToTheDocument) {
   Request r;
-  EXPECT_TRUE(companies_of(r, 100, true).empty());
-  EXPECT_EQ(asked_fit(r, true), Fit::kLead);
+  EXPECT_TRUE(companies_of(r, 100).empty());
+  EXPECT_EQ(asked_fit(r), Fit::kLead);
   r.company = {1, 2, 3, 4, 5, 6, 7};
-  EXPECT_THAT(companies_of(r, 3, true), ElementsAre(ElementsAre(5, 6, 7)));
-  EXPECT_TRUE(companies_of(r, 0, true).empty());
-  EXPECT_TRUE(companies_of(r, -5, true).empty());
-  EXPECT_EQ(asked_fit(r, true), Fit::kCompany);
+  EXPECT_THAT(companies_of(r, 3), ElementsAre(ElementsAre(5, 6, 7)));
+  EXPECT_TRUE(companies_of(r, 0).empty());
+  EXPECT_TRUE(companies_of(r, -5).empty());
+  EXPECT_EQ(asked_fit(r), Fit::kCompany);
   r.company.resize(300);
-  EXPECT_EQ(companies_of(r, 200, true)[0].size(), 192U);
-  EXPECT_EQ(companies_of(r, 300, true)[0].size(), 300U);
+  EXPECT_EQ(companies_of(r, 200)[0].size(), 192U);
+  EXPECT_EQ(companies_of(r, 300)[0].size(), 300U);
   r.company = {1, 2, 3, 4, 5, 6, 7};
   r.company_pieces = 3;
-  EXPECT_THAT(companies_of(r, 100, true),
+  EXPECT_THAT(companies_of(r, 100),
               ElementsAre(ElementsAre(1, 2), ElementsAre(3, 4), ElementsAre(5, 6)));
-  EXPECT_THAT(companies_of(r, 1, true),
-              ElementsAre(ElementsAre(2), ElementsAre(4), ElementsAre(6)));
-  EXPECT_EQ(asked_fit(r, true), Fit::kMean);
-  EXPECT_THAT(companies_of(r, 100, false), ElementsAre(ElementsAre(1, 2)));
-  EXPECT_EQ(asked_fit(r, false), Fit::kCompany);
+  EXPECT_THAT(companies_of(r, 1), ElementsAre(ElementsAre(2), ElementsAre(4), ElementsAre(6)));
+  EXPECT_EQ(asked_fit(r), Fit::kMean);
   r.company_pieces = 8;  // more pieces than ids
-  EXPECT_TRUE(companies_of(r, 100, true).empty());
+  EXPECT_TRUE(companies_of(r, 100).empty());
 }
 
 TEST(Variants, APairIsQueuedWhenItRecursAndOnlyOnce) {

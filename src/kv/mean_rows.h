@@ -11,9 +11,10 @@
 
 namespace rk::kv {
 
-/// Mean of K and of V, row by row, in pages of its own; summed in f32.
-/// Requires: at least one, all of the same rows [0, n) and heads, in `pool`.
-/// Errors: kExhausted from the pool; kUnimplemented for a pool on a card.
+/// Mean of K and of V, row by row, in pages of its own; summed in f32. On a card the next step
+/// carries it out (PagePool::mean_page).
+/// Requires: at least one, all of the same rows [0, n) and heads, in `pool`, computed.
+/// Errors: kExhausted from the pool.
 Result<std::shared_ptr<const FrameRows>> mean_rows(
     PagePool& pool, std::span<const std::shared_ptr<const FrameRows>> rows);
 

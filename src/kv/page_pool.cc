@@ -30,6 +30,30 @@ int64_t half_page_bytes(const PagePool::Options& o) {
   return dtype_bytes(o.dtype, int64_t{o.page_rows} * o.head_dim);
 }
 
+float load(const View& page, int64_t i) {
+  if (page.dtype == DType::kF32) return page.ptr<float>()[i];
+  const uint16_t bits = page.ptr<uint16_t>()[i];
+  return page.dtype == DType::kF16 ? f16_to_f32(bits) : bf16_to_f32(bits);
+}
+
+void store(const View& page, int64_t i, float value) {
+  if (page.dtype == DType::kF32) {
+    page.ptr<float>()[i] = value;
+  } else {
+    page.ptr<uint16_t>()[i] = page.dtype == DType::kF16 ? f32_to_f16(value) : f32_to_bf16(value);
+  }
+}
+
+void mean_of(std::span<const View> from, const View& to) {
+  const float share = 1.0F / static_cast<float>(from.size());
+  const int64_t size = to.num_elements();
+  for (int64_t i = 0; i < size; ++i) {
+    float sum = 0;
+    for (const View& page : from) sum += load(page, i);
+    store(to, i, sum * share);
+  }
+}
+
 }  // namespace
 
 int64_t PagePool::page_bytes(const Options& options) { return 2 * half_page_bytes(options); }
@@ -132,6 +156,26 @@ void PagePool::copy_page(PageId from, PageId to) {
   const auto bytes = static_cast<size_t>(half_page_bytes(options_));
   std::memcpy(k(to).data, k(from).data, bytes);
   std::memcpy(v(to).data, v(from).data, bytes);
+}
+
+void PagePool::mean_page(std::span<const PageId> from, PageId to) {
+  RK_CHECK(!from.empty() && in_use(to));
+  for (const PageId id : from) RK_CHECK(in_use(id) && id != to);
+  if (options_.memory == Memory::kCard) {
+    if (means_.empty() || means_.back().num_from != from.size()) {
+      means_.push_back({from.size(), {}, {}});
+    }
+    Means& noted = means_.back();
+    noted.from.insert(noted.from.end(), from.begin(), from.end());
+    return noted.to.push_back(to);
+  }
+  std::vector<View> k_rows, v_rows;
+  for (const PageId id : from) {
+    k_rows.push_back(k(id));
+    v_rows.push_back(v(id));
+  }
+  mean_of(k_rows, k(to));
+  mean_of(v_rows, v(to));
 }
 
 PageList& PageList::operator=(PageList&& other) noexcept {

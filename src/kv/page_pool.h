@@ -76,6 +76,18 @@ class PagePool {
   /// The copies noted since the last call. Sources keep their shares until then: they are pages of
   /// stored rows, which the sequence holds.
   std::vector<Copy> take_copies() { return std::exchange(copies_, {}); }
+  /// Rows of page `to` become the mean of those of pages `from`, K and V, summed in f32 in that
+  /// order. On a card noted as a copy is. Requires: what was noted for the sources is done, as it
+  /// is once a step has written to them.
+  void mean_page(std::span<const PageId> from, PageId to);
+  /// Targets of as many sources each.
+  struct Means {
+    size_t num_from = 0;
+    std::vector<PageId> from, to;  ///< from: [to.size(), num_from]
+  };
+  /// The means noted since the last call, to be carried out in this order and before the copies: a
+  /// source may be free by now, and a copy's target; a copy's source may be a mean.
+  std::vector<Means> take_means() { return std::exchange(means_, {}); }
 
  private:
   PagePool(const Options& options, int64_t num_pages, Buffer k, Buffer v);
@@ -87,6 +99,7 @@ class PagePool {
   View k_view_, v_view_;
   std::vector<int32_t> shares_;  ///< of the pages handed out so far; ids beyond were never used
   std::vector<Copy> copies_;     ///< on a card: noted, not yet done
+  std::vector<Means> means_;     ///< the same
   std::vector<PageId> free_;     ///< pages given back, the last one first out
 };
 

@@ -166,11 +166,10 @@ class RagBench {
     RK_TRY(const auto identity, session_->engine->card_identity());
     engine::Request asked;
     session_->set_company(asked);
-    const bool on_host = session_->engine->pool().memory() == Memory::kHost;
     // A mixture of fits says nothing of the worst of them, which is what a card must speak of.
     if (flags_.predecessors == 0 || flags_.predecessors == 1) {
       const engine::Fit fit =
-          flags_.predecessors == 1 ? engine::Fit::kPredecessor : engine::asked_fit(asked, on_host);
+          flags_.predecessors == 1 ? engine::Fit::kPredecessor : engine::asked_fit(asked);
       const engine::Card card = rag::measured_card(summary, results, identity, fit);
       RK_RETURN_IF_ERROR(write_whole(out / "card.json", card.to_json()));
     }

@@ -134,6 +134,7 @@ CardMemory card_memory(const WeightFiles* files, const ModelConfig& c,
                         int64_t{kMaxCardParts} * 128 * (c.head_dim + 1) * 4 + (int64_t{80} << 20);
   if (options.card_weights == CardWeights::kFp8) out.workspace_bytes += rows * std::max(c.ffn, q);
   const int64_t context = options.context_tokens > 0 ? options.context_tokens : c.context_tokens;
+  out.workspace_bytes += 4 * (rows * c.num_heads + context * c.num_kv_heads);  // of scores
   const int64_t list =
       options.max_list_pages > 0 ? options.max_list_pages : card_list_pages(context);
   out.table_bytes = options.max_sequences * int64_t{c.num_layers} * c.num_kv_heads * list * 4;

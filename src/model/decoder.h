@@ -90,8 +90,7 @@ class Decoder {
   /// One forward pass: writes K and V of every active row into its sequence, fills the logits,
   /// counts its work in ctx.work.
   /// Errors: kInvalidArgument for a token id outside the vocabulary or too many rows, or scores of
-  /// several sequences; kUnimplemented for scores on a card; kInternal
-  /// where a card failed: nothing it computes afterwards may be used.
+  /// several sequences; kInternal where a card failed: nothing it computes afterwards may be used.
   virtual Status forward(const StepInput& step, kernels::Context& ctx) = 0;
 
   struct PageRows {

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "kernels/layer/layer_cuda.h"
+#include "kernels/seg_attn/seen_rows.h"
 #include "tensor/quant_block.h"
 
 namespace rk::model {
@@ -21,10 +22,24 @@ constexpr size_t kRunGrain = 16, kAdjustGrain = 1024;
 
 }  // namespace
 
-Status CudaDecoder::run_copies(kv::PagePool& pool) {
-  const auto copies = pool.take_copies();
-  if (copies.empty()) return {};
+// What the pool noted: means first, copies may take from them.
+Status CudaDecoder::run_noted(kv::PagePool& pool) {
   constexpr size_t kPerLaunch = size_t{1} << 19;
+  for (const auto& means : pool.take_means()) {
+    const std::span<const kv::PageId> all_from(means.from), all_to(means.to);
+    const size_t n = means.num_from, per_launch = std::max<size_t>(kPerLaunch / n, 1);
+    for (size_t begin = 0; begin < all_to.size(); begin += per_launch) {
+      const size_t num = std::min(all_to.size() - begin, per_launch);
+      RK_RETURN_IF_ERROR(arena_.begin());
+      RK_TRY(const int32_t* from, arena_.add(all_from.subspan(begin * n, num * n)));
+      RK_TRY(const int32_t* to, arena_.add(all_to.subspan(begin, num)));
+      RK_RETURN_IF_ERROR(arena_.upload());
+      RK_RETURN_IF_ERROR(kernels::mean_pages_cuda(pool.k_pages(), pool.v_pages(), from, to,
+                                                  static_cast<int>(n), static_cast<int64_t>(num),
+                                                  stream_));
+    }
+  }
+  const auto copies = pool.take_copies();
   for (size_t begin = 0; begin < copies.size(); begin += kPerLaunch) {
     std::vector<int32_t> from, to;
     for (size_t i = begin; i < std::min(copies.size(), begin + kPerLaunch); ++i) {
@@ -52,7 +67,7 @@ Status CudaDecoder::stage(const StepInput& input, const Rows& rows, Step& step) 
   std::vector<const CardSights::Set*> sets;
   std::vector<int32_t> num_keys;
   for (const StepSequence& s : input.sequences) {
-    RK_RETURN_IF_ERROR(run_copies(s.kv->pool()));
+    RK_RETURN_IF_ERROR(run_noted(s.kv->pool()));
     RK_TRY(const int32_t* table, tables_.update(*s.kv, arena_));
     RK_TRY(const auto* set, sights_.find(s.kv->visible(), step.num_layers, stream_));
     pages.push_back(table);
@@ -64,6 +79,7 @@ Status CudaDecoder::stage(const StepInput& input, const Rows& rows, Step& step) 
   RK_RETURN_IF_ERROR(arena_.begin());
   const auto num_rows = rows.tokens.size();
   step.is_decode = num_rows == num_sequences && num_rows == input.logits_rows.size() &&
+                   input.scores == nullptr &&
                    std::ranges::all_of(input.sequences, [](const StepSequence& s) {
                      return s.positions.size() == 1;
                    });
@@ -112,6 +128,7 @@ Status CudaDecoder::stage(const StepInput& input, const Rows& rows, Step& step) 
   RK_TRY(step.logits_rows, arena_.add(input.logits_rows));
   RK_TRY(step.logits_positions, arena_.add(logits_positions));
   RK_TRY(step.logits_sequences, arena_.add(logits_sequences));
+  RK_RETURN_IF_ERROR(stage_scores(input, rows, *sets[0], step));
   kernels::SegAttnPlanOptions plan;
   plan.num_heads = config_.num_heads;
   plan.num_kv_heads = config_.num_kv_heads;
@@ -125,13 +142,69 @@ Status CudaDecoder::stage(const StepInput& input, const Rows& rows, Step& step) 
     RK_TRY(step.sample_adjust, arena_.add_padded(adjust, room));
   }
   const int last = step.num_layers - 1, grain = step.is_decode ? kDecodeGrain : 1;
-  RK_RETURN_IF_ERROR(plan_layers(sets, q_pos, num_keys, 0, last, plan, config_.head_dim, grain,
-                                 arena_, step.plans));
+  const int last_of_all = step.num_scored > 0 ? last + 1 : last;  // layers that all rows attend in
+  RK_RETURN_IF_ERROR(plan_layers(sets, q_pos, num_keys, 0, last_of_all, plan, config_.head_dim,
+                                 grain, arena_, step.plans));
   if (step.num_logits > 0) {
     RK_RETURN_IF_ERROR(plan_layers(sets, logits_q_pos, num_keys, last, last + 1, plan,
                                    config_.head_dim, grain, arena_, step.logits_plan));
   }
   return arena_.upload();
+}
+
+Status CudaDecoder::stage_scores(const StepInput& input, const Rows& rows,
+                                 const CardSights::Set& set, Step& step) {
+  if (input.scores == nullptr) return {};
+  const auto& positions = rows.positions;
+  const auto first =
+      std::lower_bound(positions.begin(), positions.end(), input.scores->first_query);
+  step.first_scored = first - positions.begin();
+  step.num_scored = positions.end() - first;
+  if (step.num_scored == 0) return {};
+  const kv::SequenceKv& kv = *input.sequences[0].kv;
+  step.num_keys = kv.num_positions();
+  const auto mass_size = static_cast<int64_t>(input.scores->mass.size());
+  if (step.num_keys > std::min(mass_size, context_tokens())) {
+    return invalid_argument("step: scores of ", step.num_keys, " positions, room for ", mass_size,
+                            ", context ", context_tokens());
+  }
+  const auto scored = std::span(positions).subspan(static_cast<size_t>(step.first_scored));
+  const auto tiles = kernels::attn_mass_tiles(kv.runs(), scored.back() + 1,
+                                              kernels::attn_mass_tile_rows(config_.head_dim));
+  RK_TRY(step.tiles, arena_.add(tiles));
+  step.num_tiles = static_cast<int>(tiles.size());
+  const auto group = static_cast<double>(config_.num_heads / config_.num_kv_heads);
+  kernels::SeenRows seen;
+  for (const kernels::HeadSight& sight : set.sight) {
+    const auto head = kernels::count_seen(sight.sink, sight.window, scored, step.num_keys);
+    seen.pairs += head.pairs;
+    seen.rows += head.rows;
+  }
+  step.mass_work = kernels::mass_work(
+      group * static_cast<double>(seen.pairs),
+      static_cast<double>(seen.rows * dtype_bytes(DType::kBf16, config_.head_dim)),
+      static_cast<double>(step.num_scored * config_.num_layers), config_.num_heads,
+      config_.head_dim, 2);
+  return {};
+}
+
+// What of the layer's attention over all rows of the step the sink wants.
+Status CudaDecoder::add_scores(int layer, const View& q, const Step& step) {
+  kernels::AttnMassCudaArgs args;
+  args.q = q.rows(step.first_scored, q.dim[0]);
+  args.k_pages = step.k_pages;
+  args.q_pos = step.positions + step.first_scored;
+  args.lse = lse_ + step.first_scored * config_.num_heads;
+  args.sequence = step.sequences;
+  args.tiles = step.tiles;
+  args.num_tiles = step.num_tiles;
+  args.layer = layer;
+  args.num_kv_heads = config_.num_kv_heads;
+  args.rope = rope_;
+  args.scale = 1.0F / std::sqrt(static_cast<float>(config_.head_dim));
+  args.mass = mass_.as<float>();
+  args.mass_stride = step.num_keys;
+  return kernels::attn_mass_cuda(args, stream_);
 }
 
 Status CudaDecoder::attend(int layer, const View& q, const View& o, const int32_t* q_pos,
@@ -142,6 +215,8 @@ Status CudaDecoder::attend(int layer, const View& q, const View& o, const int32_
   args.k_pages = step.k_pages;
   args.v_pages = step.v_pages;
   args.o = o;
+  // Those of the last layer's rows with logits are of other rows.
+  if (step.num_scored > 0 && q_pos == step.positions) args.lse = lse_;
   args.q_pos = q_pos;
   args.sequences = sequences;
   args.layer = layer;
@@ -196,12 +271,20 @@ Status CudaDecoder::run_layer(int index, int64_t num_rows, const Step& step) {
   write.k_pages = step.k_pages;
   write.v_pages = step.v_pages;
   RK_RETURN_IF_ERROR(kernels::qkv_write_cuda(write, stream_));
-  if (is_last && step.num_logits == 0) return {};
+  if (is_last && step.num_logits == 0 && step.num_scored == 0) return {};
 
   View q(qkv.data, DType::kBf16, {num_rows, c.num_heads, c.head_dim});
   q.stride = {qkv.stride[0], c.head_dim, 1, 0};
-  const int32_t* q_pos = step.positions;
-  const kernels::DeviceSequence* sequences = step.sequences;
+  const auto plan_of = [&](const CardPlans& plans) -> const CardPlans::Plan& {
+    return plans.plans[static_cast<size_t>(plans.plan_of_layer[static_cast<size_t>(index)])];
+  };
+  if (!is_last || step.num_scored > 0) {
+    const View o(attended_.data, DType::kBf16, {num_rows, c.num_heads, c.head_dim});
+    RK_RETURN_IF_ERROR(
+        attend(index, q, o, step.positions, step.sequences, plan_of(step.plans), step));
+    if (step.num_scored > 0) RK_RETURN_IF_ERROR(add_scores(index, q, step));
+    if (is_last && step.num_logits == 0) return {};
+  }
   if (is_last) {  // from here on only rows with logits matter
     num_rows = step.num_logits;
     View heads(qkv.data, DType::kBf16, {qkv.dim[0], q_width()});
@@ -213,16 +296,10 @@ Status CudaDecoder::run_layer(int index, int64_t num_rows, const Step& step) {
     q = View(kept.data, DType::kBf16, {num_rows, c.num_heads, c.head_dim});
     x = rows_of(last_x_, num_rows);
     normed = rows_of(normed_, num_rows);
-    q_pos = step.logits_positions;
-    sequences = step.logits_sequences;
+    const View o(attended_.data, DType::kBf16, {num_rows, c.num_heads, c.head_dim});
+    RK_RETURN_IF_ERROR(attend(index, q, o, step.logits_positions, step.logits_sequences,
+                              step.logits_plan.plans[0], step));
   }
-  const View o(attended_.data, DType::kBf16, {num_rows, c.num_heads, c.head_dim});
-  const CardPlans::Plan& plan =
-      is_last
-          ? step.logits_plan.plans[0]
-          : step.plans
-                .plans[static_cast<size_t>(step.plans.plan_of_layer[static_cast<size_t>(index)])];
-  RK_RETURN_IF_ERROR(attend(index, q, o, q_pos, sequences, plan, step));
   RK_RETURN_IF_ERROR(linear({rows_of(attended_, num_rows), w.o.get(), bias(w.o_bias), x, true}));
   RK_RETURN_IF_ERROR(
       kernels::rms_norm_cuda({x, vector_view(w.ffn_norm), normed, c.rms_eps}, stream_));
@@ -256,6 +333,10 @@ std::vector<int64_t> CudaDecoder::Step::key() const {
 }
 
 Status CudaDecoder::run_step(int64_t num_rows, const Step& step) {
+  if (step.num_scored > 0) {
+    RK_RETURN_IF_ERROR(
+        zero_on_card(mass_.data(), step.num_keys * config_.num_kv_heads * 4, stream_));
+  }
   RK_RETURN_IF_ERROR(gemm_->gather_rows(*embedding_, step.tokens, num_rows, rows_of(x_, num_rows)));
   for (int i = 0; i < step.num_layers; ++i) {
     RK_RETURN_IF_ERROR(run_layer(i, num_rows, step));
@@ -271,14 +352,24 @@ Status CudaDecoder::run_step(int64_t num_rows, const Step& step) {
   return kernels::sample_cuda(logits, step.sample_rows, step.sample_adjust, tokens_, stream_);
 }
 
-Status CudaDecoder::hand_back(const StepInput& input) {
+Status CudaDecoder::hand_back(const StepInput& input, const Step& step) {
+  const int64_t mass_bytes = step.num_scored > 0 ? step.num_keys * config_.num_kv_heads * 4 : 0;
+  if (mass_bytes == 0 && step.num_logits == 0) return {};
+  RK_RETURN_IF_ERROR(copy_from_card(mass_pinned_.data(), mass_.data(), mass_bytes, stream_));
   const auto num_rows = static_cast<int64_t>(input.logits_rows.size());
   const bool tokens = input.sampling != nullptr;
   const void* from = tokens ? static_cast<const void*>(tokens_) : logits_.data;
-  const int64_t bytes = tokens ? num_rows * 4 : rows_of(logits_, num_rows).num_bytes();
+  const int64_t bytes = tokens ? num_rows * 4 : num_rows * config_.vocab_size * 4;
   RK_RETURN_IF_ERROR(copy_from_card(logits_pinned_.data(), from, bytes, stream_));
   RK_RETURN_IF_ERROR(sync_stream(stream_));
   arena_.all_done();
+  const auto* mass = mass_pinned_.as<float>();
+  for (int g = 0; mass_bytes > 0 && g < config_.num_kv_heads; ++g) {
+    for (int64_t i = 0; i < step.num_keys; ++i) {
+      input.scores->mass[static_cast<size_t>(i)] += mass[g * step.num_keys + i];
+    }
+  }
+  if (bytes == 0) return {};
   std::memcpy(tokens ? static_cast<void*>(input.sampling->tokens) : input.logits.data,
               logits_pinned_.data(), static_cast<size_t>(bytes));
   return {};
@@ -306,21 +397,18 @@ Result<Decoder::PageRows> CudaDecoder::read_pages(const kv::PagePool& pool,
 }
 
 Status CudaDecoder::forward(const StepInput& input, kernels::Context& ctx) {
-  if (input.scores != nullptr) {
-    return unimplemented("attention scores (mode 'selective') are not built for cards yet");
-  }
   const double begin_ms = now_ms();
   RK_TRY(const Rows rows, flatten(input));
   if (rows.size() == 0) return {};
   Step step;
   RK_RETURN_IF_ERROR(stage(input, rows, step));
-  ctx.work += step.plans.work(0, config_.num_layers - 1) + step.logits_plan.work(0, 1);
+  ctx.work += step.plans.work(0, config_.num_layers) + step.logits_plan.work(0, 1) + step.mass_work;
   linear_ = {};
   if (!step.is_decode) {
     RK_RETURN_IF_ERROR(run_step(rows.size(), step));
     ctx.work += linear_;
     host_ms_ = now_ms() - begin_ms;
-    return step.num_logits == 0 ? Status() : hand_back(input);
+    return hand_back(input, step);
   }
   auto key = step.key();
   auto known = std::ranges::find(recorded_, key, &Recorded::key);
@@ -338,7 +426,7 @@ Status CudaDecoder::forward(const StepInput& input, kernels::Context& ctx) {
   ctx.work += recorded_.back().linear;
   RK_RETURN_IF_ERROR(replay(recorded_.back().graph, stream_));
   host_ms_ = now_ms() - begin_ms;
-  return hand_back(input);
+  return hand_back(input, step);
 }
 
 }  // namespace rk::model

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/attn_mass/attn_mass_cuda.h"
 #include "kernels/gemm/gemm_cuda.h"
 #include "kernels/rope/rope.h"
 #include "kernels/seg_attn/seg_attn_cuda.h"
@@ -31,7 +32,8 @@ class CudaDecoder : public Decoder {
   bool can_sample() const override { return true; }
   double host_ms() const override { return host_ms_; }
   int64_t workspace_bytes() const override {
-    return workspace_.num_bytes() + parts_.num_bytes() + tables_.num_bytes() + arena_.num_bytes();
+    return workspace_.num_bytes() + parts_.num_bytes() + tables_.num_bytes() + arena_.num_bytes() +
+           mass_.num_bytes() + mass_pinned_.num_bytes();
   }
   MatrixBytes matrix_bytes() const override {
     return sum_matrices(layers_, output_ ? *output_ : *embedding_);
@@ -54,6 +56,12 @@ class CudaDecoder : public Decoder {
     const int32_t *logits_rows = nullptr, *logits_positions = nullptr;
     const kernels::DeviceSequence* logits_sequences = nullptr;
     CardPlans logits_plan;
+    // The rows whose attention is added up: those from first_scored on; none without a sink.
+    int64_t first_scored = 0, num_scored = 0;
+    const kernels::AttnMassTile* tiles = nullptr;
+    int num_tiles = 0;
+    int64_t num_keys = 0;  ///< positions of the sequence that is scored
+    kernels::Work mass_work;
     View k_pages, v_pages;
     int num_layers = 0;                               ///< that run
     const kernels::SampleRow* sample_rows = nullptr;  // null: the logits go back
@@ -88,15 +96,18 @@ class CudaDecoder : public Decoder {
   Result<Buffer> to_card(std::span<const float> values);
   Status carve_workspace();
   Status stage(const StepInput& input, const Rows& rows, Step& step);
-  Status run_copies(kv::PagePool& pool);
+  Status run_noted(kv::PagePool& pool);
   /// gemm_->run(), counted in linear_.
   Status linear(const kernels::GemmCudaArgs& args);
   Status run_layer(int index, int64_t num_rows, const Step& step);
+  Status stage_scores(const StepInput& input, const Rows& rows, const CardSights::Set& set,
+                      Step& step);
+  Status add_scores(int layer, const View& q, const Step& step);
   Status attend(int layer, const View& q, const View& o, const int32_t* q_pos,
                 const kernels::DeviceSequence* sequences, const CardPlans::Plan& plan,
                 const Step& step);
   Status run_step(int64_t num_rows, const Step& step);
-  Status hand_back(const StepInput& input);
+  Status hand_back(const StepInput& input, const Step& step);
   Status prepare_gemm();
   View rows_of(const View& view, int64_t rows) const { return view.rows(0, rows); }
 
@@ -111,8 +122,9 @@ class CudaDecoder : public Decoder {
   Buffer rope_cos_sin_;
   kernels::RopeView rope_;
   Buffer workspace_, parts_, logits_pinned_;
+  Buffer mass_, mass_pinned_;  ///< [G, context] f32; pinned: the same on the host
   View x_, normed_, qkv_, attended_, gate_up_, hidden_, last_x_, last_q_, logits_;
-  float *part_o_ = nullptr, *part_lse_ = nullptr;
+  float *part_o_ = nullptr, *part_lse_ = nullptr, *lse_ = nullptr;  ///< lse: [max_step_rows, H]
   int32_t *next_item_ = nullptr, *tokens_ = nullptr;
   CardArena arena_;
   CardTables tables_;

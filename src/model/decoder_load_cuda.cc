@@ -158,7 +158,7 @@ Status CudaDecoder::carve_workspace() {
     return (dtype_bytes(w.dtype, w.rows * w.width) + 255) / 256 * 256;
   };
   const int64_t token_bytes = (last * 4 + 255) / 256 * 256;
-  int64_t total = 256 + token_bytes;
+  int64_t total = 256 + token_bytes + rows * c.num_heads * 4;
   for (const Want& w : wants) total += bytes(w);
   RK_TRY(workspace_, Buffer::allocate(total, Memory::kCard));
   auto* next = workspace_.as<std::byte>();
@@ -168,7 +168,10 @@ Status CudaDecoder::carve_workspace() {
   }
   tokens_ = reinterpret_cast<int32_t*>(next);
   next_item_ = reinterpret_cast<int32_t*>(next + token_bytes);
+  lse_ = reinterpret_cast<float*>(next + token_bytes + 256);
   RK_RETURN_IF_ERROR(zero_on_card(next_item_, 256, stream_));
+  RK_TRY(mass_, Buffer::allocate(context_tokens() * c.num_kv_heads * 4, Memory::kCard));
+  RK_TRY(mass_pinned_, Buffer::allocate(mass_.num_bytes(), Memory::kPinned));
   const int64_t part_rows = int64_t{kMaxCardParts} * kernels::kSegAttnTileRows;
   RK_TRY(parts_, Buffer::allocate(part_rows * (c.head_dim + 1) * 4, Memory::kCard));
   part_o_ = parts_.as<float>();

@@ -35,8 +35,8 @@ std::vector<PromptSpan> prompt(int scale, uint32_t question) {
 TEST_P(Cost, PredictedIsCounted) {
   for (const int scale : {1, 3, 6}) {
     for (const Mode mode :
-         built({Mode::kDense, Mode::kPrefix, Mode::kReuse, Mode::kBoundary, Mode::kSelective,
-                Mode::kRandom, Mode::kCacheblend, Mode::kNone})) {
+         {Mode::kDense, Mode::kPrefix, Mode::kReuse, Mode::kBoundary, Mode::kSelective,
+          Mode::kRandom, Mode::kCacheblend, Mode::kNone}) {
       for (const double ratio : {0.0, 0.15, 0.3, 0.7, 1.0}) {
         if (!takes_ratio(mode) && ratio > 0) continue;
         SCOPED_TRACE(cat(mode_name(mode), ":", ratio, " scale ", scale));
@@ -59,7 +59,7 @@ TEST_P(Cost, PredictedIsCounted) {
 // What can be said before a request ran: its documents are stored, rows are chosen by nobody yet.
 TEST_P(Cost, ALayoutAloneIsEnough) {
   const int scale = 6;
-  for (const Mode mode : built({Mode::kDense, Mode::kReuse, Mode::kBoundary, Mode::kSelective})) {
+  for (const Mode mode : {Mode::kDense, Mode::kReuse, Mode::kBoundary, Mode::kSelective}) {
     for (const double ratio : {0.0, 0.15, 0.3, 1.0}) {
       if (mode != Mode::kSelective && ratio > 0) continue;
       SCOPED_TRACE(cat(mode_name(mode), ":", ratio));
@@ -88,7 +88,7 @@ TEST_P(Cost, ALayoutAloneIsEnough) {
 
 TEST_P(Cost, TeacherForcedRowsAreCountedToo) {
   auto e = engine();
-  for (const Mode mode : built({Mode::kDense, Mode::kReuse, Mode::kSelective})) {
+  for (const Mode mode : {Mode::kDense, Mode::kReuse, Mode::kSelective}) {
     Request r = request(mode, prompt(4, 6));
     r.answer_tokens = 9;
     RequestStats s;

@@ -45,6 +45,33 @@ TEST_P(DeviceTest, ModesGiveTheLogitsOfTheReferenceKernels) {
   }
 }
 
+// Means over companies that differ, which nothing but their rows can tell from one company.
+TEST_P(DeviceTest, MeansOverCompaniesGiveTheLogitsOfTheReferenceKernels) {
+  if (!test_device().is_cuda()) GTEST_SKIP() << "needs --device cuda";
+  Engine::Options reference;
+  reference.forced = {{"gemm", "ref"}, {"seg_attn", "ref"}};
+  const auto cpu = load_on({}, GetParam(), reference), card = load(GetParam());
+  Request r = request(Mode::kReuse, {fresh(9, 1), document(70, 2), document(45, 3), fresh(60, 4)});
+  r.company = ids(90, 9);
+  std::vector<float> one;
+  for (const int pieces : {1, 2, 3}) {
+    r.company_pieces = pieces;
+    cpu->clear_cache();
+    card->clear_cache();
+    int64_t num_other = 0;
+    const auto want = logits(*cpu, r, 60);
+    for (const char* state : {"miss", "hit"}) {
+      const auto got = logits(*card, r, 60);
+      EXPECT_LT(mean_kl(want, got, &num_other), 1e-3) << pieces << state;
+      EXPECT_LE(num_other, 3) << pieces << state;
+    }
+    if (pieces == 1) one = want;
+    if (pieces > 1) {
+      EXPECT_GT(mean_kl(want, one, &num_other), 1e-3) << "this test tells nothing";
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Families, DeviceTest, testing::Values("llama", "qwen2"));
 
 }  // namespace

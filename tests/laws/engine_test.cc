@@ -133,7 +133,7 @@ TEST(Engine, APromptMayEndInADocument) {
   const std::vector<PromptSpan> ends{fresh(20, 1), document(40, 3)};
   const auto want = dense(*e, ends);
   logits(*e, request(Mode::kReuse, {fresh(20, 1), document(40, 2), document(40, 3), fresh(9, 4)}));
-  for (const Mode mode : built({Mode::kReuse, Mode::kBoundary, Mode::kPrefix, Mode::kSelective})) {
+  for (const Mode mode : {Mode::kReuse, Mode::kBoundary, Mode::kPrefix, Mode::kSelective}) {
     EXPECT_LT(distance(want, logits(*e, request(mode, ends))), same_within()) << mode_name(mode);
     EXPECT_EQ(run(*e, request(mode, ends, 3)).tokens.size(), 3U);
   }
@@ -144,7 +144,7 @@ TEST(Engine, EveryPageComesBack) {
   const std::vector<PromptSpan> spans{fresh(20, 1), document(40, 2), fresh(6, 3), document(50, 4),
                                       fresh(9, 5)};
   for (const Mode mode :
-       built({Mode::kDense, Mode::kPrefix, Mode::kReuse, Mode::kBoundary, Mode::kSelective})) {
+       {Mode::kDense, Mode::kPrefix, Mode::kReuse, Mode::kBoundary, Mode::kSelective}) {
     for (int i = 0; i < 2; ++i) run(*e, request(mode, spans));
     EXPECT_EQ(e->pool().num_used() > 0, mode != Mode::kDense);
     e->clear_cache();
@@ -156,7 +156,7 @@ TEST(Engine, ACancelledRequestLeavesNoPageAndNoWrongRow) {
   const std::vector<PromptSpan> spans{fresh(20, 1), document(40, 2), fresh(6, 3), document(50, 4),
                                       fresh(39, 5)};
   for (const Mode mode :
-       built({Mode::kDense, Mode::kPrefix, Mode::kReuse, Mode::kBoundary, Mode::kSelective})) {
+       {Mode::kDense, Mode::kPrefix, Mode::kReuse, Mode::kBoundary, Mode::kSelective}) {
     auto e = load("llama");
     const auto want = run(*load("llama"), request(mode, spans)).tokens;
     for (int stop = 0; stop < 8; ++stop) {
@@ -184,7 +184,7 @@ TEST(Engine, APoolTooSmallNamesBothNumbersAndGoesOn) {
   auto e = load("llama", options);
   EXPECT_EQ(e->pool().num_pages(), 8 * kLayers * kKvHeads);
   for (const Mode mode :
-       built({Mode::kDense, Mode::kPrefix, Mode::kReuse, Mode::kBoundary, Mode::kSelective})) {
+       {Mode::kDense, Mode::kPrefix, Mode::kReuse, Mode::kBoundary, Mode::kSelective}) {
     Answer answer;
     e->run(request(mode, {fresh(60, 1), document(50, 2), document(60, 3), fresh(60, 4)}), 0,
            answer);

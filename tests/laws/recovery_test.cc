@@ -61,7 +61,7 @@ TEST_P(Recovery, WithoutDocumentsEveryModeIsDense) {
   const std::vector<PromptSpan> spans{fresh(40, 1), fresh(43, 2)};
   const auto dense = logits(*e, request(Mode::kDense, spans), 83);
   ASSERT_EQ(dense.size(), size_t{83} * kVocab);
-  for (const Mode mode : built({Mode::kReuse, Mode::kBoundary, Mode::kPrefix, Mode::kSelective})) {
+  for (const Mode mode : {Mode::kReuse, Mode::kBoundary, Mode::kPrefix, Mode::kSelective}) {
     e->clear_cache();
     EXPECT_LT(distance(dense, logits(*e, request(mode, spans), 83)), same_within())
         << mode_name(mode);
@@ -74,7 +74,7 @@ TEST_P(Recovery, OneDocumentBehindTheLeadIsExact) {
     const std::vector<PromptSpan> spans{fresh(lead, 1), document(45, 2), fresh(9, 3)};
     const auto dense = logits(*e, request(Mode::kDense, spans));
     for (const char* state : {"miss", "hit"}) {
-      for (const Mode mode : built({Mode::kReuse, Mode::kBoundary, Mode::kSelective})) {
+      for (const Mode mode : {Mode::kReuse, Mode::kBoundary, Mode::kSelective}) {
         RequestStats stats;
         EXPECT_LT(distance(dense, logits(*e, request(mode, spans), 1, &stats)), same_within())
             << state << " " << mode_name(mode) << " lead " << lead;
@@ -109,7 +109,7 @@ TEST_P(Recovery, OnlyTheFirstDocumentIsExact) {
 
 TEST_P(Recovery, AHitAnswersLikeTheMissBeforeIt) {
   for (const Mode mode :
-       built({Mode::kReuse, Mode::kBoundary, Mode::kPrefix, Mode::kDense, Mode::kSelective})) {
+       {Mode::kReuse, Mode::kBoundary, Mode::kPrefix, Mode::kDense, Mode::kSelective}) {
     auto e = engine();
     Request r = request(mode, three_documents(), 20);
     r.boundary_rows = 20;
@@ -164,7 +164,7 @@ TEST_P(Recovery, ChunksDoNotMatter) {
     small.plan_json = large.plan_json = plan;
     auto a = engine(small), b = engine(large);
     for (const Mode mode :
-         built({Mode::kDense, Mode::kPrefix, Mode::kReuse, Mode::kBoundary, Mode::kSelective})) {
+         {Mode::kDense, Mode::kPrefix, Mode::kReuse, Mode::kBoundary, Mode::kSelective}) {
       const Request r = request(mode, three_documents());
       a->clear_cache();  // a stored question leaves nothing to ask about
       b->clear_cache();

@@ -33,12 +33,7 @@ class Selective : public testing::TestWithParam<const char*> {
 };
 // The ends need no probe.
 using SelectiveEnds = Selective;
-// TODO(#5): a card's probe.
-class SelectiveProbe : public Selective {
-  void SetUp() override {
-    if (test_device().is_cuda()) GTEST_SKIP() << "a card has no probe yet";
-  }
-};
+using SelectiveProbe = Selective;
 const auto kName = [](const auto& info) { return std::string(info.param); };
 INSTANTIATE_TEST_SUITE_P(Families, SelectiveEnds, testing::Values("llama", "qwen2"), kName);
 INSTANTIATE_TEST_SUITE_P(Families, SelectiveProbe, testing::Values("llama", "qwen2"), kName);
@@ -126,7 +121,10 @@ TEST_P(SelectiveProbe, IsDeterministic) {
     const auto tokens = run(*a, r).tokens;
     EXPECT_EQ(tokens.size(), 20U);
     for (int i = 0; i < 3; ++i) EXPECT_EQ(run(*a, r).tokens, tokens);
-    EXPECT_EQ(run(*b, r).tokens, tokens);
+    // Products on a card are chosen by time: another engine may add up in another order.
+    if (!test_device().is_cuda()) {
+      EXPECT_EQ(run(*b, r).tokens, tokens);
+    }
     EXPECT_EQ(logits(*a, r, 11), logits(*a, r, 11));
   }
 }
@@ -186,10 +184,7 @@ TEST(SelectiveMode, IsReadWithItsRatio) {
 
 class SelectiveMass : public testing::Test {
  protected:
-  void SetUp() override {
-    if (test_device().is_cuda()) GTEST_SKIP() << "a card has no probe yet";  // TODO(#5)
-    engine_ = load_on(test_device(), "qwen2", {}, make_attention);
-  }
+  void SetUp() override { engine_ = load_on(test_device(), "qwen2", {}, make_attention); }
   // Plain text where nothing is set.
   static std::vector<PromptSpan> plain() {
     auto spans = three_documents();

@@ -165,12 +165,6 @@ inline Answer run(Engine& engine, const Request& request) {
   return answer;
 }
 
-/// Of `modes`, those that the device under test has. TODO(#5): selective on a card.
-inline std::vector<Mode> built(std::vector<Mode> modes) {
-  if (test_device().is_cuda()) std::erase(modes, Mode::kSelective);
-  return modes;
-}
-
 inline std::vector<float> logits(Engine& engine, const Request& request, int64_t rows = 1,
                                  RequestStats* stats = nullptr) {
   std::vector<float> out;

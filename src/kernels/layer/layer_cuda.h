@@ -57,6 +57,11 @@ Status scatter_i32_cuda(const int64_t* index, const int32_t* value, int64_t num,
 Status copy_pages_cuda(const View& k_pages, const View& v_pages, const int32_t* from,
                        const int32_t* to, int64_t num, Stream stream);
 
+/// Page to[i] becomes the mean of pages from[i * num_from ...], K and V, summed in f32 in that
+/// order. [num] targets, none of them a source; pages bf16 or f16.
+Status mean_pages_cuda(const View& k_pages, const View& v_pages, const int32_t* from,
+                       const int32_t* to, int num_from, int64_t num, Stream stream);
+
 /// Normal values of mean 0 from a seed (bench shapes, tests): x f32, f16 or bf16, contiguous. The
 /// same seed gives the same values whatever the grid.
 Status fill_normal_cuda(const View& x, uint64_t seed, float deviation, Stream stream);

@@ -235,6 +235,36 @@ TEST(LayerCuda, ScatterAndPageCopies) {
   }
 }
 
+TEST(LayerCuda, MeansOfPages) {
+  RK_NEEDS_CARD();
+  constexpr int kElements = 16 * 64, kPages = 70;
+  const auto k = to_bf16(normal_values(kPages * kElements, 12)),
+             v = to_bf16(normal_values(kPages * kElements, 13));
+  for (const int num_from : {1, 2, 3, 33}) {
+    const CardArray<uint16_t> card_k(k), card_v(v);
+    std::vector<int32_t> sources;  // of targets 0 and 1
+    for (int i = 0; i < 2 * num_from; ++i) sources.push_back(2 + (i * 7) % (kPages - 2));
+    const CardArray<int32_t> from(sources), to(std::vector<int32_t>{1, 0});
+    ASSERT_TRUE(mean_pages_cuda(card_k.view(DType::kBf16, {kPages, 16, 64}),
+                                card_v.view(DType::kBf16, {kPages, 16, 64}), from.data(), to.data(),
+                                num_from, 2, test_stream())
+                    .ok());
+    for (const auto& [before, after] : {std::pair(k, card_k.host()), std::pair(v, card_v.host())}) {
+      auto want = before;
+      for (int i = 0; i < 2; ++i) {
+        for (int d = 0; d < kElements; ++d) {
+          float sum = 0;
+          for (int j = 0; j < num_from; ++j) {
+            sum += bf16_to_f32(before[size_t(sources[i * num_from + j]) * kElements + d]);
+          }
+          want[(1 - i) * kElements + d] = f32_to_bf16(sum * (1.0F / num_from));
+        }
+      }
+      EXPECT_EQ(after, want) << num_from;
+    }
+  }
+}
+
 TEST(LayerCuda, RandomFillsAreNormalAndRepeat) {
   RK_NEEDS_CARD();
   constexpr int64_t kNum = 100'001;
@@ -259,6 +289,8 @@ TEST(LayerCuda, ShapesThatDoNotFitAreRefused) {
   EXPECT_FALSE(rms_norm_cuda({x, w, y}, nullptr).ok());
   EXPECT_FALSE(swiglu_cuda(y, y, nullptr).ok());
   EXPECT_FALSE(gather_rows_cuda(x, nullptr, y, nullptr).ok());
+  const View pages(none, DType::kF32, {2, 16, 64});
+  EXPECT_FALSE(mean_pages_cuda(pages, pages, nullptr, nullptr, 2, 1, nullptr).ok());
   EXPECT_FALSE(fill_normal_cuda(View(none, DType::kI32, {4}), 1, 1.0F, nullptr).ok());
 }
 

@@ -18,6 +18,10 @@ Status scatter_i32_cuda(const int64_t*, const int32_t*, int64_t, int32_t*, Strea
 Status copy_pages_cuda(const View&, const View&, const int32_t*, const int32_t*, int64_t, Stream) {
   return none();
 }
+Status mean_pages_cuda(const View&, const View&, const int32_t*, const int32_t*, int, int64_t,
+                       Stream) {
+  return none();
+}
 Status fill_normal_cuda(const View&, uint64_t, float, Stream) { return none(); }
 
 }  // namespace rk::kernels

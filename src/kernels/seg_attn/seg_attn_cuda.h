@@ -75,10 +75,11 @@ SegAttnPlan plan_seg_attn(std::span<const SegAttnPlanSequence> sequences,
                           const SegAttnPlanOptions& options);
 
 struct SegAttnCudaArgs {
-  View q;                          ///< [T, H, D] bf16|f16, rows may be strided, not rotated
-  View k_pages, v_pages;           ///< [N, 16, D] of q's dtype
-  View o;                          ///< [T, H, D] of q's dtype
-  const int32_t* q_pos = nullptr;  ///< [T]
+  View q;                 ///< [T, H, D] bf16|f16, rows may be strided, not rotated
+  View k_pages, v_pages;  ///< [N, 16, D] of q's dtype
+  View o;                 ///< [T, H, D] of q's dtype
+  float* lse = nullptr;   ///< [T, H] out or null; natural log; -inf where no row is visible
+  const int32_t* q_pos = nullptr;             ///< [T]
   const DeviceSequence* sequences = nullptr;  ///< [B]
   int layer = 0, num_kv_heads = 1;
   RopeView rope;  ///< device tables

@@ -48,7 +48,7 @@ class SegAttnCuda : public testing::Test {
   }
 
   void expect_plan_agrees(const SegAttnCudaProblem& p, const SegAttnCudaProblem::Solution& want,
-                          const SegAttnPlan& plan, bool with_lse) {
+                          const SegAttnPlan& plan) {
     for (const char* variant : kVariants) {
       SCOPED_TRACE(variant);
       const auto got = p.solve(variant, plan, stream_, 2);  // the second call finds what it needs
@@ -60,7 +60,7 @@ class SegAttnCuda : public testing::Test {
           ASSERT_EQ(got.o[i], 0.0F) << i;
         }
       }
-      if (with_lse) expect_same_lse(got.lse, want.lse);
+      expect_same_lse(got.lse, want.lse);
     }
   }
 
@@ -70,12 +70,12 @@ class SegAttnCuda : public testing::Test {
     ASSERT_TRUE(want.status.ok());
     for (const ForcedPlan& forced : plans) {
       SCOPED_TRACE(cat("rows=", forced.rows, " splits=", forced.splits));
-      expect_plan_agrees(p, want, p.plan(forced), forced.splits > 1 || forced.all_parts);
+      expect_plan_agrees(p, want, p.plan(forced));
     }
     for (const int num_sms : {1, 132}) {
       SCOPED_TRACE(cat("planned for ", num_sms));
       const SegAttnPlanOptions options{p.num_heads(), p.num_kv_heads(), num_sms, 4096};
-      expect_plan_agrees(p, want, plan_seg_attn(p.plan_sequences(), options), false);
+      expect_plan_agrees(p, want, plan_seg_attn(p.plan_sequences(), options));
     }
   }
 

@@ -42,7 +42,7 @@ class SegAttnCudaProblem {
     }
   };
   struct Solution {
-    std::vector<float> o, lse;  // lse only where every item has a part
+    std::vector<float> o, lse;
     Status status;
   };
 
@@ -172,7 +172,7 @@ class SegAttnCudaProblem {
     return out;
   }
 
- private:
+ protected:
   struct Sequence {
     std::vector<Run> runs;
     std::vector<HeadSight> sight;
@@ -271,20 +271,19 @@ class SegAttnCudaProblem {
     }
   };
 
-  Status try_solve(std::string_view variant, const SegAttnPlan& plan, Stream stream, int times,
-                   Solution* out) const {
-    Card card{{}, stream};
-    SegAttnCudaArgs a;
+  /// Puts the problem and `plan` where `a` then points to; o and lse are filled with NaN.
+  Status lay_out(const SegAttnPlan& plan, Card& card, SegAttnCudaArgs& a) const {
     RK_TRY(uint16_t * q, card.put(q_));
     RK_TRY(uint16_t * k, card.put(k_));
     RK_TRY(uint16_t * v, card.put(v_));
-    const int64_t row = int64_t{shape_.heads} * shape_.dim, o_stride = row + 8;
-    std::vector<uint16_t> o(num_tokens() * o_stride, 0xffff);  // NaN
+    const int64_t o_stride = int64_t{shape_.heads} * shape_.dim + 8;
+    const std::vector<uint16_t> o(num_tokens() * o_stride, 0xffff);  // NaN
     RK_TRY(uint16_t * o_card, card.put(o));
     a.q = View(q, shape_.dtype, {num_tokens(), shape_.heads, shape_.dim});
     a.q.stride[0] = q_stride_;
     a.o = View(o_card, shape_.dtype, {num_tokens(), shape_.heads, shape_.dim});
     a.o.stride[0] = o_stride;
+    RK_TRY(a.lse, card.put(std::vector<float>(size_t(num_tokens()) * shape_.heads, NAN)));
     a.k_pages = View(k, shape_.dtype, {num_pages_, kPageRows, shape_.dim});
     a.v_pages = View(v, shape_.dtype, {num_pages_, kPageRows, shape_.dim});
     RK_TRY(a.q_pos, card.put(q_pos_));
@@ -318,11 +317,21 @@ class SegAttnCudaProblem {
     RK_TRY(a.part_o, card.put(no_parts));
     RK_TRY(a.part_lse, card.put(no_lse));
     RK_TRY(a.next_item, card.put(std::vector<int32_t>{0}));
+    return {};
+  }
+
+  Status try_solve(std::string_view variant, const SegAttnPlan& plan, Stream stream, int times,
+                   Solution* out) const {
+    Card card{{}, stream};
+    SegAttnCudaArgs a;
+    RK_RETURN_IF_ERROR(lay_out(plan, card, a));
     for (int i = 0; i < times; ++i) RK_RETURN_IF_ERROR(seg_attn_cuda(a, variant, stream));
-    std::vector<float> part_lse(no_lse.size());
+    const int64_t row = int64_t{shape_.heads} * shape_.dim, o_stride = a.o.stride[0];
+    std::vector<uint16_t> o(num_tokens() * o_stride);
+    out->lse.resize(size_t(num_tokens()) * shape_.heads);
     int32_t next_item = -1;
-    RK_RETURN_IF_ERROR(copy_from_card(o.data(), o_card, o.size() * 2, stream));
-    RK_RETURN_IF_ERROR(copy_from_card(part_lse.data(), a.part_lse, part_lse.size() * 4, stream));
+    RK_RETURN_IF_ERROR(copy_from_card(o.data(), a.o.data, o.size() * 2, stream));
+    RK_RETURN_IF_ERROR(copy_from_card(out->lse.data(), a.lse, out->lse.size() * 4, stream));
     RK_RETURN_IF_ERROR(copy_from_card(&next_item, a.next_item, 4, stream));
     RK_RETURN_IF_ERROR(sync_stream(stream));
     if (next_item != 0) return internal("next_item is ", next_item, " after the call");
@@ -331,19 +340,6 @@ class SegAttnCudaProblem {
       for (int64_t i = 0; i < row; ++i) out->o[t * row + i] = decode(o[t * o_stride + i]);
       for (int64_t i = row; i < o_stride; ++i) {
         if (o[t * o_stride + i] != 0xffff) return internal("row ", t, " of o was written behind");
-      }
-    }
-    out->lse.assign(size_t(num_tokens()) * shape_.heads, NAN);
-    for (const SegAttnMerge& merge : plan.merges) {
-      for (int m = merge.m_begin; m < merge.m_end; ++m) {
-        double sum = 0.0;
-        for (int i = 0; i < merge.num_parts; ++i) {
-          const size_t at = size_t(merge.part + i) * kSegAttnTileRows + m - merge.m_begin;
-          sum += std::exp(double{part_lse[at]});
-        }
-        const int t = sequences_[merge.sequence].q_begin + m / group();
-        out->lse[t * shape_.heads + merge.kv_head * group() + m % group()] =
-            static_cast<float>(std::log(sum));
       }
     }
     return {};

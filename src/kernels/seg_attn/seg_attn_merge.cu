@@ -1,5 +1,6 @@
-// o[row] = sum_i w_i part_o[i][row] / sum_i w_i,  w_i = exp(part_lse[i][row] - max): the parts of a
-// split item become its output. One warp a row; rows that no part shows anything become 0.
+// o[row] = sum_i w_i part_o[i][row] / sum_i w_i,  w_i = exp(part_lse[i][row] - max), lse[row] = max
+// + log(sum_i w_i): the parts of a split item become its output. One warp a row; rows that no part
+// shows anything become 0.
 #include <algorithm>
 
 #include "kernels/cuda/launch.cuh"
@@ -15,7 +16,7 @@ constexpr int kMaxBlocks = 512;
 
 template <class T, int D>
 __device__ void merge_row(const SegAttnMerge& merge, int row, const float* part_o,
-                          const float* part_lse, T* to) {
+                          const float* part_lse, T* to, float* lse) {
   const int lane = threadIdx.x % 32;
   const int64_t first = int64_t{merge.part} * kSegAttnTileRows + row;
   float top = -INFINITY;
@@ -41,6 +42,7 @@ __device__ void merge_row(const SegAttnMerge& merge, int row, const float* part_
       }
     }
   }
+  if (lse != nullptr && lane == 0) *lse = total > 0.0F ? top + logf(total) : -INFINITY;
   const float inverse = total > 0.0F ? 1.0F / total : 0.0F;
 #pragma unroll
   for (int p = 0; p < kPairs; ++p) {
@@ -55,7 +57,8 @@ __global__ void __launch_bounds__(kWarps * 32)
                           const int32_t* __restrict__ counts,
                           const DeviceSequence* __restrict__ sequences,
                           const float* __restrict__ part_o, const float* __restrict__ part_lse,
-                          T* __restrict__ o, int64_t o_stride, int group) {
+                          T* __restrict__ o, int64_t o_stride, float* __restrict__ lse, int group,
+                          int num_heads) {
 #if __CUDA_ARCH__ >= 900
   cudaGridDependencySynchronize();  // launched early: see launch()
 #endif
@@ -65,8 +68,9 @@ __global__ void __launch_bounds__(kWarps * 32)
     const int row = blockIdx.y * kWarps + threadIdx.x / 32, m = merge.m_begin + row;
     if (m >= merge.m_end) continue;
     const int64_t token = sequences[merge.sequence].q_begin + m / group;
-    T* to = o + token * o_stride + (merge.kv_head * group + m % group) * int64_t{D};
-    merge_row<T, D>(merge, row, part_o, part_lse, to);
+    const int head = merge.kv_head * group + m % group;
+    merge_row<T, D>(merge, row, part_o, part_lse, o + token * o_stride + head * int64_t{D},
+                    lse == nullptr ? nullptr : lse + token * num_heads + head);
   }
 }
 
@@ -89,7 +93,8 @@ Status launch(const SegAttnCudaArgs& a, cudaStream_t stream) {
   const cudaError_t error = cudaLaunchKernelEx(
       &config, seg_attn_merge_kernel<T, D>, a.merges, a.counts, a.sequences,
       static_cast<const float*>(a.part_o), static_cast<const float*>(a.part_lse), a.o.ptr<T>(),
-      a.o.stride[0], static_cast<int>(a.q.dim[1]) / a.num_kv_heads);
+      a.o.stride[0], a.lse, static_cast<int>(a.q.dim[1]) / a.num_kv_heads,
+      static_cast<int>(a.q.dim[1]));
   if (error != cudaSuccess) return internal("cuda: seg_attn_merge: ", cudaGetErrorString(error));
   return cuda_status("seg_attn_merge");
 }

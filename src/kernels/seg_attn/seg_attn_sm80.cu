@@ -130,6 +130,7 @@ Status run(const SegAttnCudaArgs& a, cudaStream_t stream) {
   p.k = a.k_pages.ptr<const T>();
   p.v = a.v_pages.ptr<const T>();
   p.o = a.o.ptr<T>();
+  p.lse = a.lse;
   p.q_stride = a.q.stride[0];
   p.k_stride = a.k_pages.stride[0];
   p.v_stride = a.v_pages.stride[0];

@@ -18,6 +18,7 @@ struct Params {
   const T* q;
   const T *k, *v;
   T* o;
+  float* lse;                                      // null: not wanted
   int64_t q_stride, k_stride, v_stride, o_stride;  // of a token, of a page; elements
   const int32_t* q_pos;
   const DeviceSequence* sequences;
@@ -70,9 +71,17 @@ __device__ __forceinline__ int64_t row_offset(const Params<T>& a, const Work& w,
          (w.item.kv_head * a.group + m % a.group) * int64_t{dim};
 }
 
-/// Eight elements of a query row, turned by `distance`.
-template <class T, int D>
-__device__ inline uint4 rotated_chunk(const Params<T>& a, const T* row, int chunk, int distance) {
+/// Where the packed row's log-sum-exp goes.
+template <class T>
+__device__ __forceinline__ int64_t lse_offset(const Params<T>& a, const Work& w, int m) {
+  return (w.q_begin + m / a.group) * (int64_t{a.num_kv_heads} * a.group) +
+         w.item.kv_head * a.group + m % a.group;
+}
+
+/// Eight elements of a query row, turned by `distance`. `a` holds the tables: cos, sin, rotary_dim,
+/// half_split.
+template <class T, int D, class Args>
+__device__ inline uint4 rotated_chunk(const Args& a, const T* row, int chunk, int distance) {
   const uint4 raw = *reinterpret_cast<const uint4*>(row + chunk * 8);
   const int first = chunk * 8, half = a.rotary_dim / 2;
   if (first >= a.rotary_dim) return raw;

@@ -270,13 +270,15 @@ struct Few {
       }
       const float inverse = total > 0.0F ? 1.0F / total : 0.0F;
       out = {out.x * inverse, out.y * inverse, out.z * inverse, out.w * inverse};
+      const float lse = (top * a.scale_log2 + log2f(total)) * kLn2;
       if (w.item.part < 0) {
+        if (a.lse != nullptr && d == 0) a.lse[lse_offset(a, w, w.item.m_begin + row)] = lse;
         T* to = a.o + row_offset(a, w, w.item.m_begin + row, D, a.o_stride) + d;
         *reinterpret_cast<uint2*>(to) = {pack_pair<T>(out.x, out.y), pack_pair<T>(out.z, out.w)};
       } else {
         const int64_t at = int64_t{w.item.part} * kSegAttnTileRows + row;
         *reinterpret_cast<float4*>(a.part_o + at * D + d) = out;
-        if (d == 0) a.part_lse[at] = (top * a.scale_log2 + log2f(total)) * kLn2;
+        if (d == 0) a.part_lse[at] = lse;
       }
     }
   }

@@ -277,6 +277,10 @@ struct Many {
         total += __shfl_xor_sync(~0U, total, 2);
         const float inverse = total > 0.0F ? 1.0F / total : 0.0F;
         const int row = item_row(b, half);
+        const float lse = (max_[b][half] * a.scale_log2 + log2f(total)) * kLn2;
+        if (a.lse != nullptr && w.item.part < 0 && lane % 4 == 0 && row < num_rows) {
+          a.lse[lse_offset(a, w, w.item.m_begin + row)] = lse;
+        }
         if (w.item.part < 0) {  // through the warp's query rows, to store whole chunks
           const int own = row - warp_row();
 #pragma unroll
@@ -292,9 +296,7 @@ struct Many {
             *reinterpret_cast<float2*>(a.part_o + at * D + d * 8 + lane % 4 * 2) = {
                 o[b][d][2 * half] * inverse, o[b][d][2 * half + 1] * inverse};
           }
-          if (lane % 4 == 0) {
-            a.part_lse[at] = (max_[b][half] * a.scale_log2 + log2f(total)) * kLn2;
-          }
+          if (lane % 4 == 0) a.part_lse[at] = lse;
         }
       }
     }

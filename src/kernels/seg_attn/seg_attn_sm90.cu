@@ -54,6 +54,7 @@ Status seg_attn_sm90(const SegAttnCudaArgs& a, Stream stream) {
   sm90::Params p = {};
   p.q = a.q.data;
   p.o = a.o.data;
+  p.lse = a.lse;
   p.q_stride = a.q.stride[0], p.o_stride = a.o.stride[0];
   p.q_pos = a.q_pos;
   p.sequences = a.sequences;

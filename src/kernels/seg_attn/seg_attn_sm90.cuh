@@ -103,6 +103,7 @@ struct Params {
   CUtensorMap k_pages, v_pages;  // boxes of a tile of consecutive pages
   const void* q;
   void* o;
+  float* lse;                  // null: not wanted
   int64_t q_stride, o_stride;  // elements; heads of a row lie side by side
   const int32_t* q_pos;
   const DeviceSequence* sequences;

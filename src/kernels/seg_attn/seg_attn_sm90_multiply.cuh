@@ -241,6 +241,7 @@ struct Consumer {
     if (info.item.part >= 0) {
       store_part(info.item, lse);
     } else {
+      if (p.lse != nullptr) store_lse(info, lse);
       store_rows(info);
     }
     release(&s.q_empty[buffer.index]);
@@ -262,6 +263,15 @@ struct Consumer {
               make_float2(out[piece][4 * i + 2 * r], out[piece][4 * i + 2 * r + 1]);
         }
       }
+    }
+  }
+
+  __device__ void store_lse(const QueryInfo& info, const float (&lse)[2]) {
+    for (int r = 0; r < 2; ++r) {
+      const int m = info.item.m_begin + group * 64 + row + 8 * r;
+      if (lane % 4 != 0 || m >= info.item.m_end) continue;
+      p.lse[(info.q_begin + m / p.group) * int64_t{p.num_kv_heads} * p.group +
+            info.item.kv_head * p.group + m % p.group] = lse[r];
     }
   }
 
