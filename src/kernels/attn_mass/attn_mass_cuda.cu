@@ -1,7 +1,7 @@
 // Attention mass for every card from compute capability 8.0 on: scores are keys x queries, so a
-// key's sum is a row sum that its warp keeps in registers. A warp owns 32 keys and, up to head dim
-// 128, holds them as matrix fragments; tiles of queries pass through two buffers that all warps
-// share, the next one rotated while this one is multiplied (docs/kernels.md).
+// key's sum is a row sum that its warp keeps in registers. A warp owns 32 keys and holds them as
+// matrix fragments; tiles of queries pass through two buffers that all warps share, the next one
+// rotated while this one is multiplied (docs/kernels.md).
 #include <algorithm>
 
 #include "kernels/attn_mass/attn_mass_cuda.h"
@@ -37,13 +37,10 @@ template <int D>
 struct Form {
   static constexpr int kKeys = attn_mass_tile_rows(D);
   static constexpr int kWarps = kKeys / kWarpKeys, kThreads = kWarps * 32;
-  static constexpr int kQueries = D == 256 ? 32 : 64;  // of a buffer
-  static constexpr bool kHeld = D <= 128;              // keys live in registers
-  static constexpr int kKeyBytes = kKeys * D * 2, kQueryBytes = kQueries * D * 2;
-  // Keys that are held leave their room to the queries.
-  static constexpr int kBytes = kHeld ? std::max(kKeyBytes, 2 * kQueryBytes)  //
-                                      : kKeyBytes + 2 * kQueryBytes;
-  static constexpr int kBlocks = D == 256 ? 1 : 2;  // of a multiprocessor
+  static constexpr int kQueries = 64;  // of a buffer
+  static constexpr int kQueryBytes = kQueries * D * 2;
+  // Keys pass to registers through the memory that queries take then.
+  static constexpr int kBytes = std::max(kKeys * D * 2, 2 * kQueryBytes);
 };
 
 template <int kQueries>
@@ -59,8 +56,7 @@ struct Block {
 
   const Params<T>& a;
   Shared<F::kQueries>& shared;
-  char* keys;
-  char* queries;  // two buffers
+  char* queries;  // two buffers; keys come this way before
   int kv_head;
   AttnMassTile tile;
   Run run;
@@ -68,7 +64,7 @@ struct Block {
   const int32_t* pages;  // of the run's first row on
   int lo, hi;            // rows of the tile that the run has
 
-  uint32_t held[2][F::kHeld ? kSteps : 1][4];
+  uint32_t held[2][kSteps][4];
   float sum[2][2];
 
   __device__ __forceinline__ int warp_row() const { return threadIdx.x / 32 * kWarpKeys; }
@@ -93,7 +89,7 @@ struct Block {
   }
 
   __device__ __forceinline__ void load_keys() const {
-    const uint32_t to = shared_address(keys);
+    const uint32_t to = shared_address(queries);
 #pragma unroll 4
     for (int i = 0; i < F::kKeys * kChunks / F::kThreads; ++i) {
       const int unit = threadIdx.x + i * F::kThreads, row = unit / kChunks, chunk = unit % kChunks;
@@ -106,46 +102,84 @@ struct Block {
     copy_async_wait<0>();
     __syncthreads();
   }
-  __device__ __forceinline__ void load_fragment(int block, int d, uint32_t (&to)[4]) const {
-    const int lane = threadIdx.x % 32;
-    load_matrices(to, shared_address(keys) +
-                          chunk_offset<D>(warp_row() + block * 16 + lane % 16, 2 * d + lane / 16));
-  }
   __device__ __forceinline__ void hold_keys() {
+    const int lane = threadIdx.x % 32;
+    const uint32_t from = shared_address(queries);
 #pragma unroll
     for (int block = 0; block < 2; ++block) {
 #pragma unroll
-      for (int d = 0; d < kSteps; ++d) load_fragment(block, d, held[block][d]);
+      for (int d = 0; d < kSteps; ++d) {
+        load_matrices(held[block][d], from + chunk_offset<D>(warp_row() + block * 16 + lane % 16,
+                                                             2 * d + lane / 16));
+      }
     }
     __syncthreads();  // queries come where the keys lay
   }
 
-  /// Brings a tile of queries, turned by their distance to the run; rows beyond the last are zeros.
-  __device__ __forceinline__ void load_queries(int index, int buffer) const {
-    char* to = queries + buffer * F::kQueryBytes;
-    const int first = index * F::kQueries;
-#pragma unroll 2
-    for (int unit = threadIdx.x; unit < F::kQueries * kChunks; unit += F::kThreads) {
-      const int row = unit / kChunks, chunk = unit % kChunks, m = first + row;
-      uint4 value = {0, 0, 0, 0};
-      if (m < a.num_rows) {
-        const int token = m / a.group, head = kv_head * a.group + m % a.group;
-        value = sm80::rotated_chunk<T, D>(a, a.q + token * a.q_stride + head * int64_t{D}, chunk,
-                                          max(a.q_pos[token] - run.offset, 0));
-      }
-      *reinterpret_cast<uint4*>(to + chunk_offset<D>(row, chunk)) = value;
+  /// Chunk `chunk` of the lower half of a row and its partner in the upper half, turned.
+  __device__ __forceinline__ void turn_pair(const T* from, int chunk, const float* cos,
+                                            const float* sin, char* to, int row) const {
+    const uint4 low = reinterpret_cast<const uint4*>(from)[chunk];
+    const uint4 high = reinterpret_cast<const uint4*>(from)[chunk + kChunks / 2];
+    const uint32_t x[4] = {low.x, low.y, low.z, low.w}, y[4] = {high.x, high.y, high.z, high.w};
+    float4 c[2], s[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      c[i] = reinterpret_cast<const float4*>(cos)[2 * chunk + i];
+      s[i] = reinterpret_cast<const float4*>(sin)[2 * chunk + i];
     }
-    if (threadIdx.x < F::kQueries) {
-      const int m = first + static_cast<int>(threadIdx.x);
-      float lse = -INFINITY;
-      int q_pos = -1;
-      if (m < a.num_rows) {
-        const int64_t token = m / a.group;
-        lse = a.lse[(token * a.num_kv_heads + kv_head) * a.group + m % a.group];
-        q_pos = a.q_pos[token];
+    uint32_t out[2][4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float2 a0 = unpack_pair<T>(x[i]), b0 = unpack_pair<T>(y[i]);
+      const float c0 = i % 2 == 0 ? c[i / 2].x : c[i / 2].z;
+      const float c1 = i % 2 == 0 ? c[i / 2].y : c[i / 2].w;
+      const float s0 = i % 2 == 0 ? s[i / 2].x : s[i / 2].z;
+      const float s1 = i % 2 == 0 ? s[i / 2].y : s[i / 2].w;
+      out[0][i] = pack_pair<T>(a0.x * c0 - b0.x * s0, a0.y * c1 - b0.y * s1);
+      out[1][i] = pack_pair<T>(b0.x * c0 + a0.x * s0, b0.y * c1 + a0.y * s1);
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      *reinterpret_cast<uint4*>(to + chunk_offset<D>(row, chunk + half * kChunks / 2)) = {
+          out[half][0], out[half][1], out[half][2], out[half][3]};
+    }
+  }
+
+  /// Brings a tile of queries, turned by their distance to the run; rows beyond the last are zeros.
+  /// A row has as many threads as there are for it.
+  __device__ __forceinline__ void load_queries(int index, int buffer) const {
+    constexpr int kRowThreads = F::kThreads / F::kQueries;
+    char* to = queries + buffer * F::kQueryBytes;
+    const int row = threadIdx.x / kRowThreads, part = threadIdx.x % kRowThreads;
+    const int m = index * F::kQueries + row;
+    if (m >= a.num_rows) {
+      for (int i = part; i < kChunks; i += kRowThreads) {
+        *reinterpret_cast<uint4*>(to + chunk_offset<D>(row, i)) = {0, 0, 0, 0};
       }
-      shared.lse[buffer][threadIdx.x] = lse == -INFINITY ? INFINITY : lse * kLog2E;
-      shared.q_pos[buffer][threadIdx.x] = q_pos;
+      if (part == 0) shared.lse[buffer][row] = INFINITY, shared.q_pos[buffer][row] = -1;
+      return;
+    }
+    const int token = m / a.group, head = kv_head * a.group + m % a.group;
+    const int q_pos = a.q_pos[token], distance = max(q_pos - run.offset, 0);
+    const T* from = a.q + token * a.q_stride + head * int64_t{D};
+    if (part == 0) {
+      const float lse = a.lse[token * (int64_t{a.num_kv_heads} * a.group) + head];
+      shared.lse[buffer][row] = lse == -INFINITY ? INFINITY : lse * kLog2E;
+      shared.q_pos[buffer][row] = q_pos;
+    }
+    if (a.half_split && a.rotary_dim == D) {
+      const float* cos = a.cos + int64_t{distance} * (D / 2);
+      const float* sin = a.sin + int64_t{distance} * (D / 2);
+#pragma unroll
+      for (int i = 0; i < kChunks / 2; i += kRowThreads) {
+        turn_pair(from, i + part, cos, sin, to, row);
+      }
+    } else {
+      for (int i = part; i < kChunks; i += kRowThreads) {
+        *reinterpret_cast<uint4*>(to + chunk_offset<D>(row, i)) =
+            sm80::rotated_chunk<T, D>(a, from, i, distance);
+      }
     }
   }
 
@@ -185,11 +219,6 @@ struct Block {
       for (int i = 0; i < 32; ++i) s[i / 16][i / 4 % 4][i % 4] = 0.0F;
 #pragma unroll
       for (int d = 0; d < kSteps; ++d) {
-        uint32_t loaded[2][4];
-        if constexpr (!F::kHeld) {
-          load_fragment(0, d, loaded[0]);
-          load_fragment(1, d, loaded[1]);
-        }
 #pragma unroll
         for (int n = 0; n < 2; ++n) {
           uint32_t b[4];
@@ -197,9 +226,8 @@ struct Block {
                                                   2 * d + lane / 8 % 2));
 #pragma unroll
           for (int block = 0; block < 2; ++block) {
-            const uint32_t(&k)[4] = F::kHeld ? held[block][F::kHeld ? d : 0] : loaded[block];
-            mma_16816<T>(s[block][2 * n], k, b[0], b[1]);
-            mma_16816<T>(s[block][2 * n + 1], k, b[2], b[3]);
+            mma_16816<T>(s[block][2 * n], held[block][d], b[0], b[1]);
+            mma_16816<T>(s[block][2 * n + 1], held[block][d], b[2], b[3]);
           }
         }
       }
@@ -218,7 +246,7 @@ struct Block {
     if (index == num) return;
     for (int i = 0; i < 4; ++i) sum[i / 2][i % 2] = 0.0F;
     load_keys();
-    if constexpr (F::kHeld) hold_keys();
+    hold_keys();
     load_queries(index, 0);
     __syncthreads();
     for (int buffer = 0; index < num; buffer ^= 1) {
@@ -249,13 +277,13 @@ struct Block {
 };
 
 template <class T, int D>
-__global__ void __launch_bounds__(Form<D>::kThreads, Form<D>::kBlocks)
+__global__ void __launch_bounds__(Form<D>::kThreads, 2)
     attn_mass_kernel(const __grid_constant__ Params<T> a) {
   using F = Form<D>;
   extern __shared__ __align__(512) char memory[];
   __shared__ __align__(16) Shared<F::kQueries> shared;
   const int kv_head = static_cast<int>(blockIdx.y), head = a.layer * a.num_kv_heads + kv_head;
-  Block<T, D> block{a, shared, memory, F::kHeld ? memory : memory + F::kKeyBytes, kv_head};
+  Block<T, D> block{a, shared, memory, kv_head};
   block.tile = a.tiles[blockIdx.x];
   block.run = a.sequence->runs[block.tile.run];
   block.sight = a.sequence->sight[head];
