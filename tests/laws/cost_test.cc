@@ -34,9 +34,8 @@ std::vector<PromptSpan> prompt(int scale, uint32_t question) {
 
 TEST_P(Cost, PredictedIsCounted) {
   for (const int scale : {1, 3, 6}) {
-    for (const Mode mode :
-         {Mode::kDense, Mode::kPrefix, Mode::kReuse, Mode::kBoundary, Mode::kSelective,
-          Mode::kRandom, Mode::kCacheblend, Mode::kNone}) {
+    for (const Mode mode : {Mode::kDense, Mode::kPrefix, Mode::kReuse, Mode::kBoundary,
+                            Mode::kSelective, Mode::kRandom, Mode::kCacheblend, Mode::kNone}) {
       for (const double ratio : {0.0, 0.15, 0.3, 0.7, 1.0}) {
         if (!takes_ratio(mode) && ratio > 0) continue;
         SCOPED_TRACE(cat(mode_name(mode), ":", ratio, " scale ", scale));
