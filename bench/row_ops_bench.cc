@@ -11,6 +11,7 @@
 #include "kernels/kv_copy/kv_copy.h"
 #include "kernels/norm/norm.h"
 #include "kernels/rope/rope.h"
+#include "kernels/row_code/row_code.h"
 #include "kernels/sample/sample.h"
 #include "kernels/swiglu/swiglu.h"
 
@@ -87,6 +88,37 @@ void kv_write_bench(benchmark::State& state, const char* variant) {
   });
 }
 
+// Pages of f16 and their codes, as a document at rest and in use; more than the caches hold. Bytes
+// are those of both sides.
+void row_code_bench(benchmark::State& state, const char* variant, RowCode code, bool encode,
+                    bool with_constant) {
+  constexpr int64_t kPages = 32768, kPageRows = 16, kHeadDim = 64;
+  const int64_t block = row_block_bytes(code, kPageRows, kHeadDim), page = kPageRows * kHeadDim;
+  std::vector<uint16_t> rows(static_cast<size_t>(kPages * page), f32_to_f16(0.7F));
+  std::vector<uint8_t> blocks(static_cast<size_t>(kPages * block));
+  const auto constant = normal(kHeadDim);
+  std::vector<double> inv_freq(kHeadDim / 2, 0.1);
+  const auto table = RopeTable::create(inv_freq, 512, 1.0, RopePairs::kHalfSplit).value();
+  std::vector<RowCodePage> pages;
+  for (int64_t i = 0; i < kPages; ++i) {
+    pages.push_back({rows.data() + i * page, blocks.data() + i * block,
+                     with_constant ? constant.data() : nullptr,
+                     static_cast<int32_t>(i % 32 * kPageRows), kPageRows});
+  }
+  RowCodeArgs args{code, DType::kF16, kHeadDim, kPageRows, pages, table.view()};
+  ThreadPool threads;
+  const ForcedVariants forced = {{"row_code", variant}};
+  Context ctx{&threads, &forced};
+  for (auto _ : state) {
+    const Status status = encode ? encode_rows(args, ctx) : decode_rows(args, ctx);
+    if (!status.ok()) {
+      state.SkipWithError(status.message().c_str());
+      break;
+    }
+  }
+  state.SetBytesProcessed(state.iterations() * kPages * (2 * page + block));
+}
+
 void sample_bench(benchmark::State& state, bool greedy) {
   const auto logits = normal(kVocab);
   SampleOptions options;
@@ -106,6 +138,16 @@ RK_ROW_OP(norm);
 RK_ROW_OP(swiglu);
 RK_ROW_OP(rope);
 RK_ROW_OP(kv_write);
+#define RK_ROW_CODE(name, code)                                                                  \
+  BENCHMARK_CAPTURE(row_code_bench, decode_##name, "avx512", code, false, false)->UseRealTime(); \
+  BENCHMARK_CAPTURE(row_code_bench, decode_##name##_avx2, "avx2", code, false, false)            \
+      ->UseRealTime();                                                                           \
+  BENCHMARK_CAPTURE(row_code_bench, decode_##name##_constant, "avx512", code, false, true)       \
+      ->UseRealTime();                                                                           \
+  BENCHMARK_CAPTURE(row_code_bench, encode_##name, "avx512", code, true, false)->UseRealTime()
+RK_ROW_CODE(int8, RowCode::kInt8);
+RK_ROW_CODE(int4, RowCode::kInt4);
+RK_ROW_CODE(fp8, RowCode::kFp8);
 BENCHMARK_CAPTURE(sample_bench, greedy, true);
 BENCHMARK_CAPTURE(sample_bench, top_k_top_p, false);
 

@@ -203,6 +203,29 @@ class BenchRagTest(unittest.TestCase):
             self.assertEqual(run.returncode, 2, (arguments, run.stderr))
         self.assertIn("did you mean mk?", self.bench(self.folder / "never", "--tasks", "mkk").stderr)
 
+    def test_documents_at_rest_in_fewer_bits_are_another_card(self):
+        out = self.folder / "int8"
+        done = self.bench(out, "--kv-store", "int8", "--tasks", "mk", samples=1)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        card = json.loads((out / "card.json").read_text())
+        self.assertEqual(card["kv_dtype"], "f16+int8")
+        self.assertTrue(all(entry["low_precision"] for entry in card["entries"]))
+        plain = json.loads((self.out / "card.json").read_text())
+        self.assertEqual(plain["kv_dtype"], "f16")
+        self.assertFalse(any(entry["low_precision"] for entry in plain["entries"]))
+        done = self.bench(self.out, "--kv-store", "int8")
+        self.assertEqual(done.returncode, 1)  # no file mixes formats
+        done = self.bench(self.folder / "k8v4", "--kv-store", "k8v4")  # heads of 16
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("multiple of 32", done.stderr)
+
+    def test_capacity_says_what_each_format_takes(self):
+        env = {k: v for k, v in os.environ.items() if not k.startswith("REDKNOT_")}
+        done = subprocess.run([REDKNOT, "capacity", "-m", self.models[2], "--json"], env=env, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        # Two layers of two heads of 16: K and V of f16, or of a byte and a scale a row.
+        self.assertEqual(json.loads(done.stdout)["store_bytes_per_token"], {"f16": 256, "int8": 144, "fp8": 144})
+
 
 if __name__ == "__main__":
     unittest.main()

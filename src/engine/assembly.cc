@@ -103,7 +103,7 @@ Result<Assembly> assemble(const Prompt& prompt, const Recovery& recovery,
     const bool exact = !spliced || available.exact[i];
     const bool ingested = spliced && available.ingested_now[i];
     if (spliced) {
-      seq.add_stored(segment->rows, 0, length);
+      seq.add_stored(available.rows[i], 0, length);
     } else if (from_prefix < length) {
       seq.add_fresh(from_prefix, length - from_prefix);
     }

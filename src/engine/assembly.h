@@ -48,11 +48,13 @@ bool splices(Mode mode);
 struct Available {
   explicit Available(const Prompt& prompt)
       : segments(prompt.spans.size()),
+        rows(prompt.spans.size()),
         exact(prompt.spans.size()),
         fit(prompt.spans.size(), Fit::kLead),
         ingested_now(prompt.spans.size()) {}
   kv::PrefixTree::Match prefix;                              ///< exact rows from position 0 on
   std::vector<std::shared_ptr<const kv::Segment>> segments;  ///< per span; null: not spliced
+  std::vector<std::shared_ptr<const kv::FrameRows>> rows;    ///< per span: that segment's
   std::vector<bool> exact;                                   ///< per span: that segment is exact
   std::vector<Fit> fit;                                      ///< per span: how well it fits
   std::vector<bool> ingested_now;  ///< per span: computed for this request (its rows are fresh)

@@ -183,7 +183,7 @@ std::string setting_name(const CardEntry& e) {
   return out;
 }
 
-// Bits of the mantissa; 0 for what is none of the plain kinds of rows.
+// Bits of the mantissa; 0 for what is none of the plain kinds of rows: those compare to nothing.
 int row_precision(std::string_view kv_dtype) {
   if (kv_dtype == "f32") return 23;
   if (kv_dtype == "f16") return 10;
@@ -274,7 +274,8 @@ std::string Card::to_json() const {
 }
 
 Status check_card(const Card& card, const CardIdentity& identity, const std::string& name) {
-  const bool finer = row_precision(identity.kv_dtype) > row_precision(card.kv_dtype);
+  const int measured = row_precision(card.kv_dtype);
+  const bool finer = measured > 0 && row_precision(identity.kv_dtype) > measured;
   const std::tuple<const char*, const std::string&, const std::string&> fields[] = {
       {"weights", card.weights, identity.weights},
       {"plan", card.plan, identity.plan},

@@ -49,10 +49,10 @@ struct CardEntry {
 Level level_of(const CardEntry& entry);
 
 struct Card {
-  std::string model;    ///< name, for people
-  std::string weights;  ///< identity of the weights, hex
-  std::string plan;     ///< digest of the head plan, hex
-  std::string kv_dtype;
+  std::string model;       ///< name, for people
+  std::string weights;     ///< identity of the weights, hex
+  std::string plan;        ///< digest of the head plan, hex
+  std::string kv_dtype;    ///< of rows as computed; with "+int8" etc. documents at rest are kept so
   std::string provenance;  ///< commit, command, date
   std::vector<CardEntry> entries;
 
@@ -65,6 +65,7 @@ struct Card {
 /// What this engine is, to compare a card with.
 struct CardIdentity {
   std::string weights, plan, kv_dtype;
+  bool low_precision = false;  ///< documents at rest have fewer bits than they were computed in
 };
 /// Rows of finer precision may be served by what was measured with coarser ones (f32, f16, bf16).
 /// Errors: kInvalidArgument naming the field and both values: the card is another model's.

@@ -155,7 +155,9 @@ TEST(Card, FinerRowsAreServedByWhatCoarserOnesMeasured) {
   EXPECT_TRUE(check_card(coarse, {"ab12", "cd34", "f32"}, "c").ok());
   EXPECT_FALSE(check_card(card(), {"ab12", "cd34", "bf16"}, "c").ok());
   coarse.kv_dtype = "f16+int8";
-  EXPECT_FALSE(check_card(coarse, {"ab12", "cd34", "f16+int4"}, "c").ok());
+  EXPECT_FALSE(check_card(coarse, {"ab12", "cd34", "f16+fp8"}, "c").ok());
+  EXPECT_FALSE(check_card(coarse, {"ab12", "cd34", "f16"}, "c").ok());
+  EXPECT_FALSE(check_card(card(), {"ab12", "cd34", "f16+int8"}, "c").ok());
 }
 
 class CardFolder : public testing::Test {

@@ -109,8 +109,7 @@ Status Engine::load(const Options& options) {
   if (options.max_variants < 1) {
     return invalid_argument("max_variants: ", options.max_variants, ", at least 1 wanted");
   }
-  max_variants_ = options.max_variants;
-  segments_ = kv::SegmentStore(max_variants_);
+  RK_RETURN_IF_ERROR(create_store(options));
   model_path_ = options.model;
   cache_dir_ = options.cache_dir;
   if (!options.card.empty()) {
@@ -120,8 +119,12 @@ Status Engine::load(const Options& options) {
   } else if (!options.random_shape) {
     RK_TRY(card_, find_cards(options.card_folders, [this] { return card_identity(); }));
   }
+  if (card_ && keeps_codes()) {  // whatever it says
+    for (CardEntry& e : card_->entries) e.low_precision = true;
+  }
   cost_shape_ = engine::cost_shape(*decoder_, pool_->dtype(), visible_, dense_visible_);
   identity.add("kv dtype", dtype_name(pool_->dtype())).add("row format", 1);
+  identity.add("store format", kv::row_format_name(store_format_));
   for (const double f : model::rope_inv_freq(config().rope)) identity.add("rope", f);
   identity.add("gemm", ctx_.forced_variant("gemm")).add("plan", plan_.digest());
   identity_ = identity.finish().hex();
@@ -150,20 +153,29 @@ Status Engine::plan_card(const Options& options, const model::WeightFiles* files
     decoder.context_tokens = context_tokens_;
     memory = model::card_memory(files, config, decoder);
   }
+  const bool codes = options.store_format != kv::RowFormat::kAsComputed;
+  const int64_t usable = room() * 9 / 10, one = kv_bytes(context_tokens_);
   pool_bytes_ = options.kv_bytes > 0 ? options.kv_bytes
-                                     : std::min(4 * kv_bytes(context_tokens_), room() * 9 / 10);
-  if (pool_bytes_ < column || pool_bytes_ > room()) {
+                : codes ? std::min(std::max(usable / 2, one), std::min(4 * one, usable))
+                        : std::min(4 * one, usable);
+  if (codes) {
+    store_bytes_ = options.store_bytes > 0
+                       ? options.store_bytes
+                       : std::clamp<int64_t>(usable - pool_bytes_, 0, pool_bytes_);
+  }
+  if (pool_bytes_ < column || pool_bytes_ + store_bytes_ > room()) {
     return exhausted(options.device.name(), ": ", memory.total() >> 20, " MiB for weights (",
                      memory.weight_bytes >> 20, "), workspace and tables and ",
-                     std::max(pool_bytes_, column) >> 20, " MiB for KV wanted, ",
+                     (std::max(pool_bytes_, column) + store_bytes_) >> 20, " MiB for KV wanted, ",
                      card.free_bytes >> 20, " of ", card.total_bytes >> 20,
                      " MiB free; try --fit or --card-weights fp8");
   }
   const std::string plan =
       cat(card.name, ", ", card.free_bytes >> 20, " MiB free: weights ", memory.weight_bytes >> 20,
           ", workspace ", memory.workspace_bytes >> 20, ", page tables ", memory.table_bytes >> 20,
-          ", KV ", pool_bytes_ >> 20, " MiB (", pool_bytes_ / column * kPageRows,
-          " tokens), context ", context_tokens_);
+          ", KV ", pool_bytes_ >> 20, " MiB (", pool_bytes_ / column * kPageRows, " tokens)",
+          codes ? cat(", documents at rest ", store_bytes_ >> 20, " MiB") : "", ", context ",
+          context_tokens_);
   log::info("engine: ", plan);
   if (options.on_memory_plan) options.on_memory_plan(plan);
   return {};
@@ -187,7 +199,9 @@ Status Engine::create_pool(const Options& options) {
 
 Result<CardIdentity> Engine::card_identity() const {
   RK_TRY(const kv::Digest weights, kv::weights_digest(model_path_, cache_dir_));
-  return CardIdentity{weights.hex(), plan_.digest(), dtype_name(pool_->dtype())};
+  std::string dtype = dtype_name(pool_->dtype());
+  if (keeps_codes()) dtype += cat("+", kv::row_format_name(store_format_));
+  return CardIdentity{weights.hex(), plan_.digest(), std::move(dtype), keeps_codes()};
 }
 
 Request Engine::through_gate(const Request& request, RequestStats& said) const {
@@ -363,6 +377,7 @@ void Engine::run(const Request& asked, double queue_ms, Listener& listener) {
     keep_what_gate_said(said, outcome.stats);
     outcome.stats.queue_ms = queue_ms;
     outcome.stats.ingest_ms = run.ingest_ms;
+    outcome.stats.expand_ms = run.expand_ms;
     Next next;
     RK_RETURN_IF_ERROR(run_to_next(
         request, run, run.assembly.active, run.prompt.tokens.size(), 0,
@@ -374,6 +389,7 @@ void Engine::run(const Request& asked, double queue_ms, Listener& listener) {
     outcome.stats.predicted_work = cost_of(cost_shape_, run.layout);
     outcome.stats.kv_bytes = run.kv->num_own_pages() * pool_->page_bytes();
     if (status.ok() || status.code() == Code::kCancelled) keep_exact_rows(request, run);
+    outcome.stats.store_bytes = segments_.num_bytes();
     return status;
   };
   outcome.status = serve();

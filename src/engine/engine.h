@@ -23,6 +23,7 @@
 #include "kv/identity.h"
 #include "kv/page_pool.h"
 #include "kv/prefix_tree.h"
+#include "kv/quant_rows.h"
 #include "kv/segment_store.h"
 #include "model/decoder.h"
 
@@ -36,8 +37,8 @@ class Engine : public Runner {
     std::string plan_json;  ///< the same as text; wins over `plan`
     std::string card;       ///< card file (engine/card.h); empty: those of `card_folders`
     std::vector<std::string> card_folders;  ///< without a card no approximate mode passes
-    std::string cache_dir;  ///< remembers digests of weight files; empty: nothing is kept
-    int threads = 0;        ///< 0: all usable cores
+    std::string cache_dir;           ///< remembers digests of weight files; empty: nothing is kept
+    int threads = 0;                 ///< 0: all usable cores
     kernels::ForcedVariants forced;  ///< --kernel OP=VARIANT
     Device device;                   ///< where the model runs
     DType kv_dtype = DType::kF16;    ///< of stored rows: f16, bf16, f32; a card keeps bf16
@@ -50,8 +51,11 @@ class Engine : public Runner {
     std::function<void(const std::string&)> on_memory_plan;
     /// Instead of `model`: random weights of this shape on a card, for speed.
     std::optional<model::ModelConfig> random_shape;
-    int max_variants = 4;   ///< per document and lead, the lead-alone one not counted; at least 1
-    int max_step_rows = 0;  ///< active rows per forward pass; 0: 256, on a card 4096
+    kv::RowFormat store_format = kv::RowFormat::kAsComputed;  ///< of documents at rest
+    int64_t store_bytes = 0;  ///< of documents at rest in fewer bits, at most; 0: as many as the
+                              ///< pool's, at most half of the memory that is left
+    int max_variants = 4;     ///< per document and lead, the lead-alone one not counted; at least 1
+    int max_step_rows = 0;    ///< active rows per forward pass; 0: 256, on a card 4096
   };
   /// Errors: those of model and plan files; kExhausted with both numbers before anything is loaded
   /// where the model cannot fit into memory.
@@ -85,6 +89,9 @@ class Engine : public Runner {
   const CostShape& cost_shape() const { return cost_shape_; }
   /// Forgets every stored row.
   void clear_cache();
+  /// Gives back the pages that documents at rest were expanded into: the next prompt pays for it
+  /// again. For measurements.
+  void drop_expanded() { segments_.drop_expanded(); }
 
  private:
   /// Rows of a lead and the company behind it, in one frame.
@@ -99,7 +106,7 @@ class Engine : public Runner {
     Mode mode = Mode::kDense;
     std::unique_ptr<kv::SequenceKv> kv;
     Assembly assembly;
-    double ingest_ms = 0, probe_ms = 0;
+    double ingest_ms = 0, probe_ms = 0, expand_ms = 0;
     CostLayout layout;  ///< for the cost model
   };
   /// Asked between steps; true stops with kCancelled.
@@ -112,6 +119,10 @@ class Engine : public Runner {
   Status plan_card(const Options& options, const model::WeightFiles* files,
                    const model::ModelConfig& config, model::Decoder::Options& decoder);
   Status create_pool(const Options& options);
+  // In engine_store.cc, with as_stored() and rows_of().
+  Status create_store(const Options& options);
+  Status load_key_bias();
+  bool keeps_codes() const { return store_format_ != kv::RowFormat::kAsComputed; }
   int64_t pool_bytes_ = 0;  ///< planned
   /// Of the first `num_layers` layers; 0: of all.
   std::unique_ptr<kv::SequenceKv> new_sequence(bool all_global, int num_layers = 0) const;
@@ -140,6 +151,11 @@ class Engine : public Runner {
       const std::vector<std::vector<int32_t>>& companies, const CancelFn& cancelled, Run& run);
   Status find_segment(const Request& request, size_t index, const CancelFn& cancelled, Run& run,
                       Available& available);
+  /// The segment as the store keeps it: with its rows, or at rest in fewer bits and then not exact.
+  Result<std::shared_ptr<const kv::Segment>> as_stored(std::shared_ptr<kv::Segment> segment);
+  /// Pages of a document, expanded where it is at rest.
+  Result<std::shared_ptr<const kv::FrameRows>> rows_of(const kv::Digest& document,
+                                                       const kv::Segment& segment, Run& run);
   void keep_segment(const Request& request, const Prompt& prompt, size_t index,
                     std::shared_ptr<const kv::FrameRows> rows);
   void note_pairs(const Request& request, const Run& run);
@@ -207,7 +223,11 @@ class Engine : public Runner {
   int64_t context_tokens_ = 0;
   std::unique_ptr<kv::PagePool> pool_;  ///< outlives everything that shares its pages
   kv::PrefixTree prefixes_;
+  kv::RowFormat store_format_ = kv::RowFormat::kAsComputed;
+  Buffer key_bias_;  ///< the decoder's, of all layers, where the pool lies; empty: none
+  kv::RowCoder coder_;
   int max_variants_ = 4;
+  int64_t store_bytes_ = 0;
   kv::SegmentStore segments_;
   PredecessorQueue pairs_;
   std::unique_ptr<IdleRun> idle_;  ///< holds pages between steps

@@ -35,7 +35,7 @@ void Engine::clear_cache() {
   idle_.reset();
   pairs_.clear();
   prefixes_.clear();
-  segments_ = kv::SegmentStore(max_variants_);
+  segments_ = kv::SegmentStore(max_variants_, store_bytes_);
 }
 
 Status Engine::make_room(int64_t num_pages) {
@@ -47,8 +47,10 @@ Status Engine::make_room(int64_t num_pages) {
   while (pool_->num_free() < num_pages) {
     const int64_t missing_pages = (num_pages - pool_->num_free() + heads - 1) / heads;
     const int64_t missing_rows = missing_pages * pool_->page_rows();
-    if (prefixes_.evict(missing_rows, only_here) > 0 || segments_.evict_one() ||
-        prefixes_.evict(missing_rows) > 0) {
+    // What documents at rest were expanded into costs least to make again; forgetting them would
+    // free no page.
+    if (segments_.drop_one_expanded() || prefixes_.evict(missing_rows, only_here) > 0 ||
+        (!keeps_codes() && segments_.evict_one()) || prefixes_.evict(missing_rows) > 0) {
       continue;
     }
     if (idle_ != nullptr) {

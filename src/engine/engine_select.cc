@@ -72,7 +72,7 @@ Result<std::vector<double>> Engine::deviation(const Available& available, const 
     const int32_t begin = prompt.spans[i].begin, first_page = kv->entry(begin);
     for (int g = 0; g < c.num_kv_heads; ++g) {
       const int head = layer * c.num_kv_heads + g;
-      const auto& stored = available.segments[i]->rows->pages(head);
+      const auto& stored = available.rows[i]->pages(head);
       const auto now = kv->pages(static_cast<size_t>(head))
                            .subspan(static_cast<size_t>(first_page), stored.size());
       RK_TRY(const auto before, decoder_->read_pages(*pool_, stored));

@@ -127,7 +127,7 @@ Result<std::shared_ptr<const kv::Segment>> Engine::ingest(
   } else {
     segment->rows = rows[0];
   }
-  return std::shared_ptr<const kv::Segment>(std::move(segment));
+  return as_stored(std::move(segment));
 }
 
 // Fills what `available` says of span `index`, a document: nothing where it is to be computed with
@@ -186,6 +186,12 @@ Status Engine::find_segment(const Request& request, size_t index, const CancelFn
     name_whole_context(*segment);
     choice = choose_variant({&segment->context, 1}, place);
   }
+  for (size_t j = 0; j < index; ++j) {  // twice in one prompt
+    if (available.segments[j] == segment) available.rows[index] = available.rows[j];
+  }
+  if (available.rows[index] == nullptr) {
+    RK_TRY(available.rows[index], rows_of(key, *segment, run));
+  }
   available.segments[index] = std::move(segment);
   available.exact[index] = choice.exact;
   available.fit[index] = choice.fit;
@@ -208,7 +214,9 @@ void Engine::keep_segment(const Request& request, const Prompt& prompt, size_t i
   segment->rows = std::move(rows);
   segment->computed_at = span.begin;
   segment->context = {place.before, place.predecessor, span.begin == lead ? 0 : 1, true};
-  segments_.insert(key, std::move(segment));
+  auto stored = as_stored(std::move(segment));
+  if (!stored.ok()) return log::info("engine: document not kept: ", stored.status().message());
+  segments_.insert(key, std::move(stored).value());
 }
 
 void Engine::note_pairs(const Request& request, const Run& run) {
@@ -301,7 +309,8 @@ Status Engine::step_idle(IdleRun& idle) {
   }
   segment->tokens = idle.job.document;
   const kv::Digest key = document_key(request, idle.job.lead, idle.job.document);
-  segments_.insert(key, std::move(segment));
+  RK_TRY(auto stored, as_stored(std::move(segment)));
+  segments_.insert(key, std::move(stored));
   return {};
 }
 

@@ -86,7 +86,7 @@ struct Request {
   int min_tokens = 0;    ///< stop tokens are not sampled before
   std::vector<int32_t> stop_tokens;
   kernels::SampleOptions sampling;
-  int num_logprobs = -1;  ///< < 0 none, else how many alternatives per generated token
+  int num_logprobs = -1;     ///< < 0 none, else how many alternatives per generated token
   bool give_logits = false;  ///< every event carries the whole row it was sampled from
 };
 
@@ -122,7 +122,9 @@ struct RequestStats {
   double queue_ms = 0, ttft_ms = 0, total_ms = 0;  ///< ttft: submitted to first token emitted
   double ingest_ms = 0;                            ///< part of ttft: computing missing documents
   double probe_ms = 0;                             ///< part of ttft: finding the rows to recompute
-  int64_t kv_bytes = 0;                            ///< pages this request holds itself, at its end
+  double expand_ms = 0;     ///< part of ttft: pages from documents at rest; a card is only told to
+  int64_t store_bytes = 0;  ///< rows of all stored documents, as they are kept, at its end
+  int64_t kv_bytes = 0;     ///< pages this request holds itself, at its end
   /// Counted by the kernels: up to the first token (documents computed for it included), and the
   /// tokens after it. What the cost model (engine/cost.h) says of the former, once the rows to
   /// recompute are chosen.

@@ -29,6 +29,65 @@ std::vector<int> contexts(const SegmentStore& store, uint8_t document,
   return out;
 }
 
+SegmentStore::Variant of_bytes(uint8_t context, int64_t num_bytes) {
+  auto segment = std::make_shared<Segment>(*variant(context));
+  segment->num_bytes = num_bytes;
+  return segment;
+}
+
+TEST(SegmentStore, BytesAreBounded) {
+  SegmentStore store(4, 100);
+  for (uint8_t d = 0; d < 5; ++d) store.insert(digest(d), of_bytes(0, 30));
+  EXPECT_EQ(store.num_bytes(), 90);
+  EXPECT_EQ(store.num_segments(), 3);
+  EXPECT_TRUE(contexts(store, 0).empty());  // the least recently used went
+  EXPECT_TRUE(contexts(store, 1).empty());
+  store.mark_used(digest(2), store.find(digest(2), std::vector<int32_t>{1, 2, 3})[0].get());
+  store.insert(digest(5), of_bytes(0, 30));
+  EXPECT_TRUE(contexts(store, 3).empty());
+  EXPECT_FALSE(contexts(store, 2).empty());
+  store.insert(digest(6), of_bytes(0, 101));  // larger than all there is
+  EXPECT_TRUE(contexts(store, 6).empty());
+  EXPECT_LE(store.num_bytes(), 100);
+  // What requests hold stays, and what has no room beside it is not kept.
+  SegmentStore held(4, 100);
+  const auto a = of_bytes(0, 60), b = of_bytes(0, 60);
+  held.insert(digest(1), a);
+  held.insert(digest(2), b);
+  EXPECT_EQ(held.num_bytes(), 60);
+  EXPECT_FALSE(contexts(held, 1).empty());
+  EXPECT_TRUE(contexts(held, 2).empty());
+}
+
+TEST(SegmentStore, ExpandedRowsGoLeastRecentlyUsedFirstAndNeverWhileRead) {
+  auto pool = PagePool::create({.capacity_bytes = int64_t{1} << 20}).value();
+  const auto rows = [&] {
+    std::vector<std::vector<PageId>> pages(1);
+    EXPECT_TRUE(pool->allocate(1, pages[0]).ok());
+    return std::make_shared<const FrameRows>(*pool, 0, 3, std::move(pages));
+  };
+  SegmentStore store;
+  std::vector<const Segment*> segments;
+  for (uint8_t d = 0; d < 3; ++d) {
+    const auto segment = variant(0);
+    segments.push_back(segment.get());
+    store.insert(digest(d), segment);
+    EXPECT_EQ(store.expanded(digest(d), segment.get()), nullptr);
+    store.keep_expanded(digest(d), segment.get(), rows());
+  }
+  EXPECT_EQ(pool->num_used(), 3);
+  store.mark_used(digest(0), segments[0]);
+  const auto read = store.expanded(digest(1), segments[1]);
+  EXPECT_TRUE(store.drop_one_expanded());
+  EXPECT_EQ(store.expanded(digest(2), segments[2]), nullptr);
+  EXPECT_TRUE(store.drop_one_expanded());
+  EXPECT_FALSE(store.drop_one_expanded());  // the rest is read
+  EXPECT_EQ(pool->num_used(), 1);
+  EXPECT_EQ(store.num_segments(), 3);
+  store.keep_expanded(digest(9), segments[0], rows());  // of nothing that is stored
+  EXPECT_EQ(pool->num_used(), 1);
+}
+
 TEST(SegmentStore, VariantsComeNewestFirstAndOnlyForEqualIds) {
   SegmentStore store;
   for (const uint8_t c : {0, 5, 3}) store.insert(digest(9), variant(c));

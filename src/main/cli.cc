@@ -90,7 +90,11 @@ void add_common(CLI::App& app, AppFlags& flags, unsigned uses, CommonFlags& comm
     flags.add("--threads", common.threads, "threads of the engine; 0: all usable cores");
     flags.add("--kernel", kernels, "OP=VARIANT, force a kernel's variant; may repeat");
     flags.choice("--kv-dtype", common.kv_dtype, {"f16", "f32"},
-                 "type of stored K and V; a card keeps bf16");
+                 "type of K and V as computed; a card keeps bf16");
+    flags.choice("--kv-store", common.kv_store, {"auto", "int8", "k8v4", "fp8"},
+                 "how documents at rest are kept: auto as computed, the others in fewer bits");
+    flags.add("--kv-store-bytes", common.kv_store_bytes,
+              "room for documents at rest in fewer bits; 0: as much as the KV pool's");
   }
   if (uses & kUsesCompany) {
     flags.add("--company", common.company,
@@ -206,6 +210,9 @@ Status check_entry(Entry& e) {
     e.common.kernels[pair.substr(0, eq)] = pair.substr(eq + 1);
   }
   RK_RETURN_IF_ERROR(parse_device(e.common.device).status());
+  if (e.common.kv_store_bytes < 0) {
+    return invalid_argument("--kv-store-bytes: ", e.common.kv_store_bytes, " is negative");
+  }
   if (e.common.threads < 0 || e.common.threads > 4096) {
     return invalid_argument("--threads: ", e.common.threads, " is outside 0..4096");
   }

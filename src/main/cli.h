@@ -28,6 +28,8 @@ struct CommonFlags {
   int threads = 0;   ///< 0: the cores this process may use
   std::map<std::string, std::string, std::less<>> kernels;  ///< op -> forced variant
   std::string kv_dtype = "f16";
+  std::string kv_store = "auto";  ///< how documents at rest are kept, kv::RowFormat
+  int64_t kv_store_bytes = 0;     ///< of documents at rest in fewer bits; 0: as many as the pool's
   uint64_t seed = 0;
   bool json = false;
   std::string log_level = "warn";
@@ -37,7 +39,8 @@ enum Uses : unsigned {
   kUsesNothing = 0,
   kUsesModel = 1,     ///< -m/--model
   kUsesPlan = 2,      ///< --plan
-  kUsesEngine = 4,    ///< --device, --card, --card-weights, --fit, --threads, --kernel, --kv-dtype
+  kUsesEngine = 4,    ///< --device, --card, --card-weights, --fit, --threads, --kernel, --kv-dtype,
+                      ///< --kv-store, --kv-store-bytes
   kUsesSeed = 8,      ///< --seed
   kUsesJson = 16,     ///< --json
   kUsesCompany = 32,  ///< --company

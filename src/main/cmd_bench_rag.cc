@@ -228,6 +228,7 @@ class RagBench {
               return engine.evaluate(request, rows, logits, nullptr);
             },
         .clear_store = [&engine] { engine.clear_cache(); },
+        .drop_expanded = [&engine] { engine.drop_expanded(); },
         .make_prompt = [this](const auto& question,
                               const auto& documents) { return make_prompt(question, documents); },
         .decode =
@@ -302,6 +303,7 @@ class RagBench {
     for (const auto& [op, variant] : common_.kernels) kernels += cat(op, "=", variant, " ");
     add("kernels", kernels);
     add("kv_dtype", dtype_name(session_->engine->pool().dtype()));
+    add("kv_store", common_.kv_store);
     std::string modes;
     for (const auto& mode : options_.modes) modes += cat(modes.empty() ? "" : ",", mode.name);
     add("modes", modes);
@@ -336,7 +338,7 @@ class RagBench {
                    flags_.num_documents, " --max-tokens ", flags_.max_tokens, " --predecessors ",
                    flags_.predecessors, " --company ", common_.company, " --seed ", common_.seed,
                    " --device ", common_.device, " --threads ", common_.threads, " --kv-dtype ",
-                   common_.kv_dtype);
+                   common_.kv_dtype, " --kv-store ", common_.kv_store);
     for (const auto& [op, variant] : common_.kernels)
       command += cat(" --kernel ", op, "=", variant);
     fields.emplace_back("command", command);

@@ -2,6 +2,7 @@
 #include <iostream>
 #include <memory>
 
+#include "kv/quant_rows.h"
 #include "kv/visible.h"
 #include "main/cli.h"
 #include "main/output.h"
@@ -41,11 +42,28 @@ Status capacity(const CapacityFlags& f, const CommonFlags& common) {
                              ? f.memory_bytes
                              : std::max<int64_t>(0, available_memory_bytes() - weights);
   const auto fit = [memory](int64_t bytes) { return bytes > 0 ? memory / bytes : 0; };
+  const int64_t heads = int64_t{c.num_layers} * c.num_kv_heads;
+  json::object stored;  // bytes a token of a document at rest takes
+  std::vector<std::vector<std::string>> table{
+      {"documents at rest", "bytes per token", "tokens in " + human_bytes(memory)}};
+  const auto add_format = [&](const char* name, int64_t page_bytes) {
+    const int64_t bytes = page_bytes * heads / kPageRows;
+    stored[name] = bytes;
+    table.push_back({name, cat(bytes), cat(fit(bytes))});
+  };
+  add_format(
+      dtype_name(dtype),
+      kv::PagePool::page_bytes({.page_rows = kPageRows, .head_dim = c.head_dim, .dtype = dtype}));
+  for (const auto format : {kv::RowFormat::kInt8, kv::RowFormat::kFp8, kv::RowFormat::kK8V4}) {
+    if (!kv::check_row_format(format, c.head_dim).ok()) continue;
+    add_format(kv::row_format_name(format), kv::quant_page_bytes(format, kPageRows, c.head_dim));
+  }
   if (common.json) {
     std::cout << json::object{{"context", f.context},
                               {"dense_bytes", need.dense_bytes},
                               {"head_aware_bytes", need.head_aware_bytes},
                               {"kv_memory_bytes", memory},
+                              {"store_bytes_per_token", std::move(stored)},
                               {"sessions",
                                json::object{{"dense", fit(need.dense_bytes)},
                                             {"head_aware", fit(need.head_aware_bytes)}}}}
@@ -61,6 +79,8 @@ Status capacity(const CapacityFlags& f, const CommonFlags& common) {
        {"dense", human_bytes(need.dense_bytes), cat(fit(need.dense_bytes))},
        {common.plan.empty() ? "head-aware (no plan: all global)" : "head-aware",
         human_bytes(need.head_aware_bytes), cat(fit(need.head_aware_bytes))}});
+  std::cout << "\n";
+  print_table(table);
   return {};
 }
 
@@ -80,7 +100,7 @@ Command cmd_capacity() {
         flags.add("--context", f->context, "tokens each session holds");
         flags.add("--kv-memory", f->memory_bytes,
                   "bytes for KV; 0: what is available less the weights");
-        flags.choice("--kv-dtype", f->kv_dtype, {"f16", "f32"}, "type of stored K and V");
+        flags.choice("--kv-dtype", f->kv_dtype, {"f16", "f32"}, "type of K and V as computed");
         const auto check = [f]() -> Status {
           if (f->context < 1 || f->context > (int64_t{1} << 30)) {
             return invalid_argument("--context: ", f->context, " is outside 1..", int64_t{1} << 30);

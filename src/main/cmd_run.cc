@@ -86,6 +86,8 @@ Status run(const RunFlags& f, const CommonFlags& common) {
                               {"ttft_ms", s.ttft_ms},
                               {"ingest_ms", s.ingest_ms},
                               {"probe_ms", s.probe_ms},
+                              {"expand_ms", s.expand_ms},
+                              {"store_bytes", s.store_bytes},
                               {"tokens_per_s", rate},
                               {"tokens", tokens_json(s)},
                               {"work", work_json(s)},
@@ -105,6 +107,9 @@ Status run(const RunFlags& f, const CommonFlags& common) {
   }
   if (s.probe_ms > 0) {
     std::cerr << " (" << static_cast<int64_t>(s.probe_ms) << " of them choosing rows)";
+  }
+  if (s.expand_ms >= 1) {
+    std::cerr << " (" << static_cast<int64_t>(s.expand_ms) << " of them expanding documents)";
   }
   std::cerr << ", " << static_cast<int64_t>(rate * 10) / 10.0 << " tokens/s; gate " << s.gate;
   if (!s.gate_reason.empty()) std::cerr << ": " << s.gate_reason;

@@ -37,6 +37,8 @@ Result<engine::Engine::Options> engine_options(const CommonFlags& common, const 
   options.threads = common.threads;
   options.forced = common.kernels;
   RK_TRY(options.kv_dtype, parse_dtype(common.kv_dtype));
+  RK_TRY(options.store_format, kv::parse_row_format(common.kv_store));
+  options.store_bytes = common.kv_store_bytes;
   return options;
 }
 

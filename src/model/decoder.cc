@@ -18,7 +18,20 @@ Result<std::unique_ptr<Decoder>> Decoder::load(const WeightFiles& files, const M
                                                const Options& options, kernels::Context& ctx) {
   RK_TRY(const Family* family, find_family(config.family));
   const LoadArgs args{&files, config, options, *family};
-  return options.device.is_cuda() ? load_cuda_decoder(args) : load_cpu_decoder(args, ctx);
+  RK_TRY(auto decoder,
+         options.device.is_cuda() ? load_cuda_decoder(args) : load_cpu_decoder(args, ctx));
+  RK_RETURN_IF_ERROR(decoder->read_key_bias(files));
+  return decoder;
+}
+
+Status Decoder::read_key_bias(const WeightFiles& files) {
+  if (!(family_.qkv_bias || config_.qkv_bias) || family_.qk_norm) return {};
+  for (int i = 0; i < config_.num_layers; ++i) {
+    RK_TRY(const View view, files.tensor(cat("blk.", i, ".attn_k.bias"), {kv_width()}));
+    key_bias_.emplace_back(static_cast<size_t>(kv_width()));
+    dequantize(view.dtype, view.data, key_bias_.back().data(), kv_width());
+  }
+  return {};
 }
 
 Result<std::unique_ptr<Decoder>> Decoder::random(const ModelConfig& config,

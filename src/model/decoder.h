@@ -11,6 +11,7 @@
 
 #include "base/status.h"
 #include "kernels/context.h"
+#include "kernels/rope/rope.h"
 #include "kernels/sample/sample_cuda.h"
 #include "kv/sequence_kv.h"
 #include "model/config.h"
@@ -99,6 +100,10 @@ class Decoder {
   /// What pages hold, on the host; waits for the device.
   virtual Result<PageRows> read_pages(const kv::PagePool& pool,
                                       std::span<const kv::PageId> ids) const;
+  /// The rotation that K is stored with, tables in kv_memory(): positions that ran are readable.
+  virtual kernels::RopeView rope() const = 0;
+  /// Of a card: what forward() puts its work on. Null on the CPU.
+  virtual Stream stream() const { return nullptr; }
 
   virtual bool can_sample() const { return false; }
   const ModelConfig& config() const { return config_; }
@@ -109,6 +114,11 @@ class Decoder {
   Memory kv_memory() const { return options_.device.is_cuda() ? Memory::kCard : Memory::kHost; }
   int64_t weight_bytes() const { return weight_bytes_; }
   virtual MatrixBytes matrix_bytes() const = 0;
+  /// What every row's K has in it before rotation: [num_kv_heads * head_dim], empty where the
+  /// family has none (or norms K afterwards).
+  std::span<const float> key_bias(int layer) const {
+    return key_bias_.empty() ? std::span<const float>() : key_bias_[static_cast<size_t>(layer)];
+  }
   virtual int64_t workspace_bytes() const = 0;
   /// Of the last forward pass: time until the host had handed everything to the card, ms. 0 on the
   /// CPU.
@@ -134,6 +144,10 @@ class Decoder {
   Options options_;
   const Family& family_;
   int64_t weight_bytes_ = 0;
+
+ private:
+  Status read_key_bias(const WeightFiles& files);
+  std::vector<std::vector<float>> key_bias_;  ///< per layer; empty: none
 };
 
 /// What a card will hold before the KV pool, by the numbers alone.

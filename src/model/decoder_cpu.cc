@@ -47,6 +47,7 @@ class CpuDecoder : public Decoder {
   MatrixBytes matrix_bytes() const override {
     return sum_matrices(layers_, output_ ? *output_ : *embedding_);
   }
+  kernels::RopeView rope() const override { return rope_->view(); }
 
  private:
   struct Layer {

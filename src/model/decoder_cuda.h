@@ -29,6 +29,8 @@ class CudaDecoder : public Decoder {
   Result<PageRows> read_pages(const kv::PagePool& pool,
                               std::span<const kv::PageId> ids) const override;
   int max_logits_rows() const override { return std::min(kMaxCardLogitsRows, max_step_rows()); }
+  kernels::RopeView rope() const override { return rope_; }
+  Stream stream() const override { return stream_; }
   bool can_sample() const override { return true; }
   double host_ms() const override { return host_ms_; }
   int64_t workspace_bytes() const override {

@@ -165,6 +165,7 @@ Status Comparer::time_mode(const std::vector<PromptSpan>& spans, size_t mode, co
   const bool with_rows = keeps_rows(mode);
   asked.give_logits = with_rows;
   Collector collector;
+  if (subject_.drop_expanded) subject_.drop_expanded();
   subject_.engine->run(asked, 0, collector);
   RK_RETURN_IF_ERROR(collector.done.status);
   copy_stats(collector.done.stats, result);

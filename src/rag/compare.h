@@ -28,6 +28,9 @@ struct Subject {
                        std::vector<float>& logits)>
       evaluate;
   std::function<void()> clear_store;  ///< forgets every stored row
+  /// Called before each timed run: what reading documents at rest takes is part of it. May be
+  /// empty.
+  std::function<void()> drop_expanded = {};
   std::function<Result<std::vector<engine::PromptSpan>>(const std::string& question,
                                                         const std::vector<Document>& documents)>
       make_prompt;

@@ -86,6 +86,7 @@ engine::Card measured_card(const Summary& summary, const std::vector<const Sampl
     e.ratio = engine::takes_ratio(setting.mode) ? setting.selective_ratio : 0;
     e.boundary_rows = setting.mode == engine::Mode::kBoundary ? setting.boundary_rows : 0;
     e.fit = fit;
+    e.low_precision = identity.low_precision;
     set_range(results, g, e);
     e.n = g.num_samples;
     e.mode_score = g.score.value;

@@ -106,10 +106,12 @@ json::object redknot_json(const engine::RequestStats& stats) {
           {"documents", std::move(documents)},
           {"relocated_tokens", stats.relocated},
           {"kv_bytes", stats.kv_bytes},
+          {"store_bytes", stats.store_bytes},
           {"timings",
            {{"queue_ms", stats.queue_ms},
             {"ingest_ms", stats.ingest_ms},
             {"probe_ms", stats.probe_ms},
+            {"expand_ms", stats.expand_ms},
             {"ttft_ms", stats.ttft_ms},
             {"total_ms", stats.total_ms}}}};
 }

@@ -33,7 +33,11 @@ inline Vec vdiv(Vec a, Vec b) { return _mm512_div_ps(a, b); }
 inline Vec vfma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }    // a b + c
 inline Vec vfnma(Vec a, Vec b, Vec c) { return _mm512_fnmadd_ps(a, b, c); }  // c - a b
 inline Vec vmax(Vec a, Vec b) { return _mm512_max_ps(a, b); }                // b where one is NaN
+inline Vec vmin(Vec a, Vec b) { return _mm512_min_ps(a, b); }                // b where one is NaN
+inline Vec vabs(Vec a) { return _mm512_abs_ps(a); }
 inline float vsum(Vec v) { return _mm512_reduce_add_ps(v); }
+inline float vlargest(Vec v) { return _mm512_reduce_max_ps(v); }
+inline float vleast(Vec v) { return _mm512_reduce_min_ps(v); }
 inline __mmask16 first_lanes(int64_t n) {
   return static_cast<__mmask16>(n >= 16 ? 0xffffU : (1U << n) - 1U);
 }
@@ -104,6 +108,18 @@ inline Vec vdiv(Vec a, Vec b) { return _mm256_div_ps(a, b); }
 inline Vec vfma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }    // a b + c
 inline Vec vfnma(Vec a, Vec b, Vec c) { return _mm256_fnmadd_ps(a, b, c); }  // c - a b
 inline Vec vmax(Vec a, Vec b) { return _mm256_max_ps(a, b); }                // b where one is NaN
+inline Vec vmin(Vec a, Vec b) { return _mm256_min_ps(a, b); }                // b where one is NaN
+inline Vec vabs(Vec a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0F), a); }
+inline float vlargest(Vec v) {
+  __m128 s = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+inline float vleast(Vec v) {
+  __m128 s = _mm_min_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  s = _mm_min_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_min_ss(s, _mm_movehdup_ps(s)));
+}
 inline float vsum(Vec v) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));
