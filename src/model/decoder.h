@@ -104,6 +104,11 @@ class Decoder {
   virtual kernels::RopeView rope() const = 0;
   /// Of a card: what forward() puts its work on. Null on the CPU.
   virtual Stream stream() const { return nullptr; }
+  /// Carries out what `pool` noted for the next step: before anything but a step touches its pages.
+  virtual Status run_noted(kv::PagePool& pool) {
+    (void)pool;
+    return {};
+  }
 
   virtual bool can_sample() const { return false; }
   const ModelConfig& config() const { return config_; }

@@ -31,6 +31,7 @@ class CudaDecoder : public Decoder {
   int max_logits_rows() const override { return std::min(kMaxCardLogitsRows, max_step_rows()); }
   kernels::RopeView rope() const override { return rope_; }
   Stream stream() const override { return stream_; }
+  Status run_noted(kv::PagePool& pool) override;
   bool can_sample() const override { return true; }
   double host_ms() const override { return host_ms_; }
   int64_t workspace_bytes() const override {
@@ -98,7 +99,6 @@ class CudaDecoder : public Decoder {
   Result<Buffer> to_card(std::span<const float> values);
   Status carve_workspace();
   Status stage(const StepInput& input, const Rows& rows, Step& step);
-  Status run_noted(kv::PagePool& pool);
   /// gemm_->run(), counted in linear_.
   Status linear(const kernels::GemmCudaArgs& args);
   Status run_layer(int index, int64_t num_rows, const Step& step);
