@@ -171,7 +171,7 @@ TEST_P(StoreFormat, MoreDocumentsAreReadyThanThePoolHolds) {
   Engine::Options options;
   const int64_t column = int64_t{16} * kHeadDim * 2 * (on_host() ? 4 : 2) * kLayers * kKvHeads;
   options.kv_bytes = 16 * column;  // 256 rows
-  options.store_bytes = options.kv_bytes;
+  options.store_bytes = 2 * options.kv_bytes;
   auto e = engine(options);
   const auto ask = [&](uint32_t i) {
     RequestStats stats;
