@@ -18,9 +18,11 @@ namespace {
 constexpr int kPageRows = 16;
 constexpr int64_t kCardReserveBytes = int64_t{1} << 30;  // cuBLASLt, the driver, graphs
 constexpr int64_t kLeastContext = 1024;
-// A mode that had nothing to splice and ran exactly passes, whatever was asked.
-void keep_what_gate_said(const RequestStats& said, RequestStats& stats) {
+// What was decided before the prompt was laid out. A mode that had nothing to splice and ran
+// exactly passes, whatever was asked.
+void keep_what_was_said(const RequestStats& said, RequestStats& stats) {
   stats.gate_reason = said.gate_reason;
+  stats.document_order = said.document_order;
   if (stats.mode == Mode::kDense || stats.mode == Mode::kPrefix) return;
   stats.gate = said.gate;
   stats.quality_used = said.quality_used;
@@ -333,7 +335,8 @@ Status Engine::evaluate(const Request& asked, int64_t num_rows, std::vector<floa
   RK_RETURN_IF_ERROR(health());
   RK_RETURN_IF_ERROR(check(asked));
   RequestStats said;
-  const Request request = through_gate(asked, said);
+  Request request = through_gate(asked, said);
+  if (request.any_order) said.document_order = order_documents(request);
   Run run;
   const kernels::Work work_before = ctx_.work;
   RK_RETURN_IF_ERROR(start(request, {}, run));
@@ -351,7 +354,7 @@ Status Engine::evaluate(const Request& asked, int64_t num_rows, std::vector<floa
                               static_cast<size_t>(first - active.begin()), {}, logits));
   if (stats) {
     *stats = run.assembly.stats;
-    keep_what_gate_said(said, *stats);
+    keep_what_was_said(said, *stats);
     stats->work = ctx_.work - work_before;
     run.layout.logits_rows = wanted;
     stats->predicted_work = cost_of(cost_shape_, run.layout);
@@ -365,7 +368,8 @@ void Engine::run(const Request& asked, double queue_ms, Listener& listener) {
   Outcome outcome;
   outcome.stats.queue_ms = queue_ms;
   RequestStats said;
-  const Request request = through_gate(asked, said);
+  Request request = through_gate(asked, said);
+  if (request.any_order) said.document_order = order_documents(request);
   const auto serve = [&]() -> Status {
     RK_RETURN_IF_ERROR(health());
     RK_RETURN_IF_ERROR(check(request));
@@ -374,7 +378,7 @@ void Engine::run(const Request& asked, double queue_ms, Listener& listener) {
     RK_RETURN_IF_ERROR(start(
         request, [&] { return listener.cancelled(); }, run));
     outcome.stats = run.assembly.stats;
-    keep_what_gate_said(said, outcome.stats);
+    keep_what_was_said(said, outcome.stats);
     outcome.stats.queue_ms = queue_ms;
     outcome.stats.ingest_ms = run.ingest_ms;
     outcome.stats.expand_ms = run.expand_ms;

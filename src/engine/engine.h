@@ -134,6 +134,9 @@ class Engine : public Runner {
 
   /// The request with the mode that the gate lets through, and what it says about it.
   Request through_gate(const Request& request, RequestStats& said) const;
+  class OrderFits;
+  /// Puts the documents into the best order and says which it is.
+  std::vector<int> order_documents(Request& request) const;
   Status start(const Request& request, const CancelFn& cancelled, Run& run);
   static void note_layout(const Request& request, const Available& available, Run& run);
   Status find_segments(const Request& request, const CancelFn& cancelled, Run& run,

@@ -79,8 +79,10 @@ struct Request {
   std::vector<int32_t> company;
   int company_pieces = 1;       ///< > 1: the mean over so many equal pieces of `company`
   std::string cache_namespace;  ///< part of every stored row's identity
-  bool cache_read = true;       ///< may use stored rows of earlier requests
-  bool cache_write = true;      ///< may leave rows for later requests
+  /// Documents side by side may change places for the best fit of what is stored.
+  bool any_order = false;
+  bool cache_read = true;   ///< may use stored rows of earlier requests
+  bool cache_write = true;  ///< may leave rows for later requests
 
   int max_tokens = 256;  ///< generated at most
   int min_tokens = 0;    ///< stop tokens are not sampled before
@@ -118,7 +120,8 @@ struct RequestStats {
   /// Document rows computed again: [begin, end) positions, ascending and apart.
   std::vector<std::array<int32_t, 2>> recomputed_rows;
   int64_t generated = 0;
-  std::vector<DocumentUse> documents;              ///< one per segment span, in prompt order
+  std::vector<DocumentUse> documents;  ///< one per segment span, in prompt order
+  std::vector<int> document_order;     ///< with any_order: which of the given ones each of them is
   double queue_ms = 0, ttft_ms = 0, total_ms = 0;  ///< ttft: submitted to first token emitted
   double ingest_ms = 0;                            ///< part of ttft: computing missing documents
   double probe_ms = 0;                             ///< part of ttft: finding the rows to recompute

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <boost/json.hpp>
 #include <iostream>
 #include <memory>
@@ -12,7 +13,7 @@ namespace json = boost::json;
 
 struct RunFlags {
   std::vector<std::string> documents;
-  std::string mode = "auto", quality = "strict";
+  std::string mode = "auto", quality = "strict", order = "keep";
   std::string question;
   int max_tokens = 256, boundary_rows = 32;
   double ratio = 0.15;
@@ -26,6 +27,7 @@ Status read_recovery(const RunFlags& f, engine::Request& request) {
   request.boundary_rows = f.boundary_rows;
   request.selective_ratio = f.ratio;
   request.select_rows = f.select_rows;
+  request.any_order = f.order == "any";
   if (!(f.ratio >= 0 && f.ratio <= 1)) {
     return invalid_argument("--ratio: ", f.ratio, ", 0 to 1 wanted");
   }
@@ -79,28 +81,34 @@ Status run(const RunFlags& f, const CommonFlags& common) {
     for (const engine::DocumentUse& use : s.documents) {
       documents.push_back({{"fit", use.fit_name()}, {"tokens", use.num_tokens}});
     }
-    std::cout << json::object{{"mode", engine::mode_name(s.mode)},
-                              {"question", f.question},
-                              {"answer", a.text},
-                              {"finish", a.finish},
-                              {"ttft_ms", s.ttft_ms},
-                              {"ingest_ms", s.ingest_ms},
-                              {"probe_ms", s.probe_ms},
-                              {"expand_ms", s.expand_ms},
-                              {"store_bytes", s.store_bytes},
-                              {"tokens_per_s", rate},
-                              {"tokens", tokens_json(s)},
-                              {"work", work_json(s)},
-                              {"documents", std::move(documents)},
-                              {"gate", s.gate},
-                              {"gate_reason", s.gate_reason},
-                              {"quality_used", engine::level_name(s.quality_used)}}
-              << "\n";
+    json::object out{{"mode", engine::mode_name(s.mode)},
+                     {"question", f.question},
+                     {"answer", a.text},
+                     {"finish", a.finish},
+                     {"ttft_ms", s.ttft_ms},
+                     {"ingest_ms", s.ingest_ms},
+                     {"probe_ms", s.probe_ms},
+                     {"expand_ms", s.expand_ms},
+                     {"store_bytes", s.store_bytes},
+                     {"tokens_per_s", rate},
+                     {"tokens", tokens_json(s)},
+                     {"work", work_json(s)},
+                     {"documents", std::move(documents)},
+                     {"gate", s.gate},
+                     {"gate_reason", s.gate_reason},
+                     {"quality_used", engine::level_name(s.quality_used)}};
+    const auto& order = s.document_order;
+    if (!order.empty()) out["order"] = json::array(order.begin(), order.end());
+    std::cout << out << "\n";
     return {};
   }
   std::cout << "\n";
   std::cerr << "[" << engine::mode_name(s.mode) << "] " << describe_tokens(s);
   if (!s.documents.empty()) std::cerr << "; documents: " << describe_fits(s);
+  if (!std::ranges::is_sorted(s.document_order)) {
+    std::cerr << " in the order";
+    for (const int i : s.document_order) std::cerr << " " << i + 1;
+  }
   std::cerr << "; TTFT " << static_cast<int64_t>(s.ttft_ms) << " ms";
   if (s.ingest_ms > 0) {
     std::cerr << " (" << static_cast<int64_t>(s.ingest_ms) << " of them computing new documents)";
@@ -144,6 +152,8 @@ Command cmd_run() {
                   "selective, random, cacheblend: share of document rows recomputed, 0 to 1");
         flags.add("--select-rows", f->select_rows,
                   "selective, random, cacheblend: rows one by one instead of blocks of 16");
+        flags.choice("--order", f->order, {"keep", "any"},
+                     "any: documents may change places for the best fit of what is stored");
         flags.add("--max-tokens", f->max_tokens, "tokens generated at most");
         flags.add("--context", f->context, "context in tokens; 0: the model's");
         flags.add("--temperature", f->temperature, "0: greedy");

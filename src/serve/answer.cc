@@ -99,21 +99,24 @@ json::object redknot_json(const engine::RequestStats& stats) {
                          {"fit", use.fit_name()},
                          {"tokens", use.num_tokens}});
   }
-  return {{"mode", engine::mode_name(stats.mode)},
-          {"gate", stats.gate},
-          {"gate_reason", stats.gate_reason},
-          {"quality_used", engine::level_name(stats.quality_used)},
-          {"documents", std::move(documents)},
-          {"relocated_tokens", stats.relocated},
-          {"kv_bytes", stats.kv_bytes},
-          {"store_bytes", stats.store_bytes},
-          {"timings",
-           {{"queue_ms", stats.queue_ms},
-            {"ingest_ms", stats.ingest_ms},
-            {"probe_ms", stats.probe_ms},
-            {"expand_ms", stats.expand_ms},
-            {"ttft_ms", stats.ttft_ms},
-            {"total_ms", stats.total_ms}}}};
+  json::object out{{"mode", engine::mode_name(stats.mode)},
+                   {"gate", stats.gate},
+                   {"gate_reason", stats.gate_reason},
+                   {"quality_used", engine::level_name(stats.quality_used)},
+                   {"documents", std::move(documents)},
+                   {"relocated_tokens", stats.relocated},
+                   {"kv_bytes", stats.kv_bytes},
+                   {"store_bytes", stats.store_bytes},
+                   {"timings",
+                    {{"queue_ms", stats.queue_ms},
+                     {"ingest_ms", stats.ingest_ms},
+                     {"probe_ms", stats.probe_ms},
+                     {"expand_ms", stats.expand_ms},
+                     {"ttft_ms", stats.ttft_ms},
+                     {"total_ms", stats.total_ms}}}};
+  const auto& order = stats.document_order;
+  if (!order.empty()) out["order"] = json::array(order.begin(), order.end());
+  return out;
 }
 
 class WholeAnswer : public Answer, public std::enable_shared_from_this<WholeAnswer> {

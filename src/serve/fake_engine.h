@@ -159,6 +159,10 @@ class FakeRunner : public engine::Runner {
       if (span.segment) {
         stats.documents.push_back({hit ? engine::DocumentState::kHit : engine::DocumentState::kMiss,
                                    false, static_cast<int>(size)});
+        if (request.any_order) {  // as if the last ones fitted first
+          stats.document_order.insert(stats.document_order.begin(),
+                                      static_cast<int>(stats.document_order.size()));
+        }
       }
     }
   }

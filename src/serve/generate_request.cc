@@ -127,8 +127,8 @@ void read_streaming(JsonFields& fields, GenerateRequest& out) {
   fields.adopt(inner);
 }
 
-// {"mode", "k", "ratio", "select_rows", "company", "reuse", "quality", "write"}: exact rows unless
-// the caller names a mode or a quality.
+// {"mode", "k", "ratio", "select_rows", "company", "reuse", "quality", "order", "write"}: exact
+// rows unless the caller names a mode or a quality.
 void read_company(JsonFields& redknot, const ModelInfo& info, engine::Request& out) {
   std::string name;
   if (redknot.has("company")) redknot.string("company", 64, name);
@@ -149,10 +149,11 @@ void read_redknot(JsonFields& fields, const ModelInfo& info, GenerateRequest& ou
   const json::object* object = fields.object("redknot");
   if (object == nullptr) return;
   JsonFields inner(*object, "redknot.");
-  std::string mode, reuse, quality;
+  std::string mode, reuse, quality, order;
   inner.string("mode", 64, mode);
   inner.string("reuse", 64, reuse);
   inner.string("quality", 64, quality);
+  inner.string("order", 64, order);
   inner.integer("k", 0, 1 << 20, out.engine.boundary_rows);
   inner.number("ratio", 0, 1, out.engine.selective_ratio);
   inner.boolean("select_rows", out.engine.select_rows);
@@ -168,6 +169,10 @@ void read_redknot(JsonFields& fields, const ModelInfo& info, GenerateRequest& ou
     if (level.ok()) out.engine.quality = level.value();
     if (mode.empty() && (reuse.empty() || reuse == "auto")) out.engine.mode = engine::Mode::kAuto;
   }
+  if (!order.empty() && order != "keep" && order != "any") {
+    inner.fail("order", cat(json_quote(order), " is none of keep, any"));
+  }
+  out.engine.any_order = order == "any";
   const engine::Mode asked = out.engine.mode;
   const bool approximate = asked != engine::Mode::kDense && asked != engine::Mode::kPrefix;
   if (reuse == "off") {

@@ -437,25 +437,6 @@ TEST_F(ServerTest, AFullQueueAnswers429AndTheEnginesFailure500) {
   expect_alive();
 }
 
-TEST_F(ServerTest, AQualityLetsTheGateChoose) {
-  start();
-  const auto asked = [&](const char* redknot, int status) {
-    return ask("/v1/completions",
-               cat("{\"prompt\":\"Hi\",\"max_tokens\":2,\"redknot\":", redknot, "}"), status);
-  };
-  const json::value answer = asked("{\"quality\":\"balanced\"}", 200);
-  EXPECT_EQ(engine.last.mode, engine::Mode::kAuto);
-  EXPECT_EQ(engine.last.quality, engine::Level::kBalanced);
-  EXPECT_EQ(answer.at("redknot").at("gate").as_string(), "pass");
-  EXPECT_EQ(answer.at("redknot").at("quality_used").as_string(), "strict");
-  asked("{\"quality\":\"fast\",\"mode\":\"reuse\"}", 200);
-  EXPECT_EQ(engine.last.mode, engine::Mode::kReuse);
-  asked("{\"quality\":\"none\"}", 400);
-  asked("{\"quality\":\"perfect\"}", 400);
-  asked("{\"quality\":\"fast\",\"reuse\":\"off\"}", 200);
-  EXPECT_EQ(engine.last.mode, engine::Mode::kDense);
-}
-
 TEST_F(ServerTest, ABrokenDeviceIsNeitherHealthyNorReady) {
   start();
   EXPECT_EQ(get(port(), "/health").status, 200);
