@@ -176,11 +176,15 @@ bool covers(const CardEntry& e, const GateQuestion& q) {
          q.num_documents >= e.min_documents && q.num_documents <= e.max_documents && q.fit <= e.fit;
 }
 
-std::string setting_name(const CardEntry& e) {
-  std::string out = mode_name(e.mode);
-  if (takes_ratio(e.mode)) out += cat(":", e.ratio);
-  if (e.mode == Mode::kBoundary) out += cat(":", e.boundary_rows);
-  return out;
+Setting setting_of(const CardEntry& e) { return setting_of(e.mode, e.ratio, e.boundary_rows); }
+
+// Why what a card says of an entry is not believed; null where it is.
+const SwitchedOff* off(const CardEntry& e, const GateQuestion& q) {
+  const Level level = level_of(e);
+  for (const SwitchedOff& one : q.off) {
+    if (one.setting == setting_of(e) && level >= one.from) return &one;
+  }
+  return nullptr;
 }
 
 // Bits of the mantissa; 0 for what is none of the plain kinds of rows: those compare to nothing.
@@ -202,6 +206,29 @@ Result<Level> parse_level(std::string_view name) {
 }
 const char* fit_name(Fit fit) { return kFits[static_cast<size_t>(fit)]; }
 Result<Fit> parse_fit(std::string_view name) { return parse_name<Fit>(kFits, name, "fit"); }
+
+double kl_bound(Level level) {
+  for (const Bound& b : kBounds) {
+    if (b.level == level) return b.kl;
+  }
+  return INFINITY;
+}
+
+Setting setting_of(Mode mode, double ratio, int boundary_rows) {
+  return {mode, takes_ratio(mode) ? ratio : 0, mode == Mode::kBoundary ? boundary_rows : 0};
+}
+
+std::string setting_name(const Setting& s) {
+  std::string out = mode_name(s.mode);
+  if (takes_ratio(s.mode)) out += cat(":", s.ratio);
+  if (s.mode == Mode::kBoundary) out += cat(":", s.boundary_rows);
+  return out;
+}
+
+std::string describe(const SwitchedOff& off) {
+  return cat(setting_name(off.setting), " is switched off: shadow checks saw a mean KL of ", off.kl,
+             " (bound, n ", off.n, "), ", level_name(off.from), " allows ", kl_bound(off.from));
+}
 
 Level level_of(const CardEntry& e) {
   for (const Bound& b : kBounds) {
@@ -330,7 +357,7 @@ Level level_of_mode(const Card* card, const GateQuestion& q, Mode mode, double r
   for (const CardEntry& e : card->entries) {
     const bool same = e.mode == mode && (!takes_ratio(mode) || e.ratio == ratio) &&
                       (mode != Mode::kBoundary || e.boundary_rows == boundary_rows);
-    if (same && covers(e, q)) best = std::max(best, level_of(e));
+    if (same && covers(e, q) && off(e, q) == nullptr) best = std::max(best, level_of(e));
   }
   return best;
 }
@@ -346,26 +373,36 @@ GateAnswer choose_mode(const Card* card, const GateQuestion& q) {
     return std::tuple(e.ttft_ratio, -static_cast<int>(level_of(e)));
   };
   bool any_covers = false;
+  const CardEntry* passed_over = nullptr;
   for (const CardEntry& e : card->entries) {
     if (!covers(e, q)) continue;
     any_covers = true;
     if (level_of(e) < q.level) continue;
+    if (off(e, q) != nullptr) {
+      if (passed_over == nullptr || rank(e) < rank(*passed_over)) passed_over = &e;
+      continue;
+    }
     if (best == nullptr || rank(e) < rank(*best)) best = &e;
+  }
+  std::string why_not;
+  if (passed_over != nullptr && (best == nullptr || rank(*passed_over) < rank(*best))) {
+    why_not = cat("; ", describe(*off(*passed_over, q)));
   }
   if (best == nullptr) {
     out.reason = any_covers ? cat("no mode on the card reaches ", level_name(q.level), " at ",
                                   q.prompt_tokens, " tokens and ", q.num_documents, " documents")
                             : cat("the card covers no prompt of ", q.prompt_tokens, " tokens and ",
                                   q.num_documents, " documents at fit ", fit_name(q.fit));
+    out.reason += why_not;
     return out;
   }
   out.mode = best->mode;
   out.ratio = best->ratio;
   out.boundary_rows = best->boundary_rows;
   out.level = level_of(*best);
-  out.reason =
-      cat(setting_name(*best), " reaches ", level_name(out.level), " (KL at most ", best->kl_high,
-          ", needle loss at most ", best->needle_loss_high, ", n ", best->n, ")");
+  out.reason = cat(setting_name(setting_of(*best)), " reaches ", level_name(out.level),
+                   " (KL at most ", best->kl_high, ", needle loss at most ", best->needle_loss_high,
+                   ", n ", best->n, ")", why_not);
   return out;
 }
 

@@ -78,12 +78,38 @@ Status check_card(const Card& card, const CardIdentity& identity, const std::str
 Result<std::optional<Card>> find_cards(std::span<const std::string> folders,
                                        const std::function<Result<CardIdentity>()>& identity);
 
+/// Upper bound of the mean KL that a level allows; infinite for kNone.
+double kl_bound(Level level);
+
+/// A lossy mode with its number; the numbers of other modes are 0.
+struct Setting {
+  Mode mode = Mode::kReuse;
+  double ratio = 0;
+  int boundary_rows = 0;
+  bool operator==(const Setting&) const = default;
+};
+Setting setting_of(Mode mode, double ratio, int boundary_rows);
+std::string setting_name(const Setting& setting);  ///< "selective:0.15"
+
+/// A setting whose divergence left a level while it served (engine/shadow.h): what a card says of
+/// it is not believed for that level and more faithful ones.
+struct SwitchedOff {
+  Setting setting;
+  Level from = Level::kFast;
+  double kl = 0;  ///< the bound of the mean that was seen
+  int64_t n = 0;  ///< in so many checks
+};
+
+/// One line with both numbers.
+std::string describe(const SwitchedOff& off);
+
 /// What a prompt asks of the gate.
 struct GateQuestion {
   Level level = Level::kStrict;
   int64_t prompt_tokens = 0;
   int num_documents = 0;
   Fit fit = Fit::kLead;
+  std::vector<SwitchedOff> off = {};  ///< at this prompt's length
 };
 /// What the gate lets through.
 struct GateAnswer {

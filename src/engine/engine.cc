@@ -108,6 +108,9 @@ Status Engine::load(const Options& options) {
   RK_RETURN_IF_ERROR(load_decoder(options, identity));
   RK_RETURN_IF_ERROR(load_plan(options));
   RK_RETURN_IF_ERROR(create_pool(options));
+  RK_RETURN_IF_ERROR(check_shadow_share(options.shadow.share));
+  shadow_share_ = options.shadow.share;
+  shadows_ = std::make_unique<ShadowTracker>(options.shadow);
   if (options.max_variants < 1) {
     return invalid_argument("max_variants: ", options.max_variants, ", at least 1 wanted");
   }
@@ -214,6 +217,7 @@ Request Engine::through_gate(const Request& request, RequestStats& said) const {
     question.num_documents += span.segment && !span.tokens.empty();
   }
   question.fit = asked_fit(request);
+  question.off = shadows_->off_at(question.prompt_tokens);
   const Card* card = card_ ? &*card_ : nullptr;
   if (request.mode == Mode::kDense || request.mode == Mode::kPrefix) return out;
   if (request.mode == Mode::kAuto) {
@@ -231,6 +235,10 @@ Request Engine::through_gate(const Request& request, RequestStats& said) const {
     said.gate = "bypassed";
     said.gate_reason =
         card == nullptr ? "named by hand, no card" : "named by hand, no card allows it";
+    const Setting asked = setting_of(request.mode, request.selective_ratio, request.boundary_rows);
+    for (const SwitchedOff& off : question.off) {
+      if (off.setting == asked) said.gate_reason = cat("named by hand; ", describe(off));
+    }
   }
   return out;
 }
@@ -394,6 +402,7 @@ void Engine::run(const Request& asked, double queue_ms, Listener& listener) {
     outcome.stats.kv_bytes = run.kv->num_own_pages() * pool_->page_bytes();
     if (status.ok() || status.code() == Code::kCancelled) keep_exact_rows(request, run);
     outcome.stats.store_bytes = segments_.num_bytes();
+    if (status.ok()) note_shadow(request, run, outcome.stats);
     return status;
   };
   outcome.status = serve();

@@ -18,6 +18,7 @@
 #include "engine/cost.h"
 #include "engine/request.h"
 #include "engine/service.h"
+#include "engine/shadow.h"
 #include "engine/variants.h"
 #include "kv/head_plan.h"
 #include "kv/identity.h"
@@ -56,6 +57,7 @@ class Engine : public Runner {
                               ///< pool's, at most half of the memory that is left
     int max_variants = 4;     ///< per document and lead, the lead-alone one not counted; at least 1
     int max_step_rows = 0;    ///< active rows per forward pass; 0: 256, on a card 4096
+    ShadowOptions shadow;     ///< which approximate answers are checked beside dense in idle work
   };
   /// Errors: those of model and plan files; kExhausted with both numbers before anything is loaded
   /// where the model cannot fit into memory.
@@ -69,9 +71,10 @@ class Engine : public Runner {
   int64_t context_tokens() const override { return context_tokens_; }
   int64_t vocab_size() const override { return decoder_->config().vocab_size; }
   Status health() const override;
-  /// One step of what pays later: a document behind the one that keeps preceding it. May push
-  /// stored rows out, never those of a request.
+  /// One step of what pays later: a document behind the one that keeps preceding it, then shadow
+  /// checks. May push stored rows out, never those of a request.
   bool idle_work() override;
+  ShadowTracker::Stats shadow_stats() const override { return shadows_->stats(); }
 
   /// Logits of the last `num_rows` prompt rows (< 0: all), [rows, vocab], from the path that
   /// answers. Errors: kInvalidArgument for rows that the mode never runs.
@@ -172,6 +175,28 @@ class Engine : public Runner {
   };
   Status begin_idle(VariantJob job);
   Status step_idle(IdleRun& idle);
+  bool variant_work();
+  // What follows is in engine_shadow.cc.
+  /// An answer to be checked.
+  struct ShadowJob {
+    Request led;  ///< with the answer's tokens but the last
+    Setting setting;
+    int64_t prompt_tokens = 0;
+    Level claimed = Level::kNone;
+    size_t num_rows = 0;  ///< last rows of `led` whose logits are compared
+  };
+  /// One that is being followed: by its mode, then by dense.
+  struct ShadowRun {
+    ShadowJob job;
+    std::unique_ptr<Run> run;
+    size_t next = 0;                  ///< of run->assembly.active
+    std::vector<float> logits, mode;  ///< [num_rows, vocab] of this pass, of the first one
+  };
+  void note_shadow(const Request& request, const Run& run, const RequestStats& stats);
+  void drop_shadow();
+  Status begin_shadow_pass(ShadowRun& shadow, Mode mode);
+  Status step_shadow(ShadowRun& shadow, bool& done);
+  bool shadow_work();
 
   // Scores of the prompt's rows, by position; engine_select.cc.
   /// How much the question looks at each row (spec A5).
@@ -234,6 +259,10 @@ class Engine : public Runner {
   kv::SegmentStore segments_;
   PredecessorQueue pairs_;
   std::unique_ptr<IdleRun> idle_;  ///< holds pages between steps
+  double shadow_share_ = 0;
+  std::unique_ptr<ShadowTracker> shadows_ = std::make_unique<ShadowTracker>();
+  std::deque<ShadowJob> shadow_jobs_;
+  std::unique_ptr<ShadowRun> shadow_;  ///< holds pages between steps
 };
 
 }  // namespace rk::engine

@@ -33,6 +33,8 @@ bool Engine::reusing(const Request& request, Mode mode) const {
 
 void Engine::clear_cache() {
   idle_.reset();
+  shadow_.reset();
+  shadow_jobs_.clear();
   pairs_.clear();
   prefixes_.clear();
   segments_ = kv::SegmentStore(max_variants_, store_bytes_);
@@ -51,6 +53,10 @@ Status Engine::make_room(int64_t num_pages) {
     // free no page.
     if (segments_.drop_one_expanded() || prefixes_.evict(missing_rows, only_here) > 0 ||
         (!keeps_codes() && segments_.evict_one()) || prefixes_.evict(missing_rows) > 0) {
+      continue;
+    }
+    if (shadow_ != nullptr) {
+      drop_shadow();
       continue;
     }
     if (idle_ != nullptr) {

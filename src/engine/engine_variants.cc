@@ -178,6 +178,7 @@ Status Engine::find_segment(const Request& request, size_t index, const CancelFn
     available.ingested_now[index] =
         std::find(made_now.begin(), made_now.end(), segment.get()) != made_now.end();
   } else {
+    if (request.stored_only) return unavailable("document ", index, " is not stored");
     const double begin_ms = now_ms();
     RK_TRY(segment, ingest(request, span, companies, cancelled, run));
     run.ingest_ms += now_ms() - begin_ms;
@@ -240,6 +241,12 @@ void Engine::note_pairs(const Request& request, const Run& run) {
 
 bool Engine::idle_work() {
   if (!health().ok()) return false;
+  if (idle_ == nullptr && pairs_.empty()) return shadow_work();
+  const bool more = variant_work();
+  return more || shadow_ != nullptr || !shadow_jobs_.empty();
+}
+
+bool Engine::variant_work() {
   Status status;
   if (idle_ == nullptr) {
     std::optional<VariantJob> job = pairs_.next();

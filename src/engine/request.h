@@ -81,8 +81,9 @@ struct Request {
   std::string cache_namespace;  ///< part of every stored row's identity
   /// Documents side by side may change places for the best fit of what is stored.
   bool any_order = false;
-  bool cache_read = true;   ///< may use stored rows of earlier requests
-  bool cache_write = true;  ///< may leave rows for later requests
+  bool cache_read = true;    ///< may use stored rows of earlier requests
+  bool cache_write = true;   ///< may leave rows for later requests
+  bool stored_only = false;  ///< a document that would have to be computed is an error
 
   int max_tokens = 256;  ///< generated at most
   int min_tokens = 0;    ///< stop tokens are not sampled before

@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "engine/request.h"
+#include "engine/shadow.h"
 
 namespace rk::engine {
 
@@ -25,6 +26,8 @@ class Runner {
   virtual Status health() const { return {}; }
   /// A bounded piece of work for later requests, while none waits; false where there is none left.
   virtual bool idle_work() { return false; }
+  /// What shadow checks found so far. Any thread.
+  virtual ShadowTracker::Stats shadow_stats() const { return {}; }
 };
 
 class Service {
