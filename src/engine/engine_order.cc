@@ -106,7 +106,8 @@ std::vector<int> Engine::order_documents(Request& request) const {
   const auto num = std::ranges::count_if(given, [](const PromptSpan& s) { return s.segment; });
   std::vector<int> order(static_cast<size_t>(num));
   std::iota(order.begin(), order.end(), 0);
-  if (request.mode == Mode::kDense || !request.cache_read) return order;
+  const bool reuses = request.mode != Mode::kDense && request.mode != Mode::kNone;
+  if (!reuses || !request.cache_read) return order;
   std::vector<int32_t> before, lead;
   std::vector<PromptSpan> spans;
   size_t done = 0;  // documents

@@ -20,6 +20,7 @@ struct ServeFlags {
   int port = 8080, max_queued = 64, drain_seconds = 30;
   int64_t context = 0;
   bool insecure = false;
+  double shadow_share = 0;
   std::vector<std::string> allowed_hosts, cors_origins;
 };
 
@@ -52,7 +53,7 @@ Status serve(const ServeFlags& f, const CommonFlags& common) {
   RK_TRY(options.api_keys, api_keys(f));
   std::signal(SIGPIPE, SIG_IGN);
   const sigset_t signals = stop_signals();
-  RK_TRY(Session session, Session::open(common, f.context));
+  RK_TRY(Session session, Session::open(common, f.context, {f.shadow_share, common.seed}));
   const engine::Engine& engine = *session.engine;
   serve::ModelInfo info;
   const bool named = common.model.find('/') == std::string::npos;  // "smollm2" rather than a path
@@ -112,6 +113,9 @@ Command cmd_serve() {
         flags.add("--model-id", f->model_id, "name in /v1/models; default --model");
         flags.add("--context", f->context, "context in tokens; 0: the model's");
         flags.add("--max-queued", f->max_queued, "requests waiting before 429");
+        flags.add("--shadow-share", f->shadow_share,
+                  "share of approximate answers, 0 to 1, that are computed again densely while no "
+                  "request waits; a mode that leaves what its card says is chosen no more");
         flags.add("--drain-seconds", f->drain_seconds, "time for running requests after SIGTERM");
         flags.add("--insecure", f->insecure, "allow a public address without a key");
         flags.add(
@@ -126,6 +130,10 @@ Command cmd_serve() {
                   }
                   if (f->max_queued < 1) {
                     return invalid_argument("--max-queued: ", f->max_queued, ", at least 1 wanted");
+                  }
+                  if (!engine::check_shadow_share(f->shadow_share).ok()) {
+                    return invalid_argument("--shadow-share: ", f->shadow_share,
+                                            ", 0 to 1 possible");
                   }
                   const serve::OriginPolicy::Options names{f->allowed_hosts, f->cors_origins};
                   return serve::OriginPolicy::create(names, f->host, false).status();

@@ -42,13 +42,15 @@ Result<engine::Engine::Options> engine_options(const CommonFlags& common, const 
   return options;
 }
 
-Result<Session> Session::open(const CommonFlags& common, int64_t context_tokens) {
+Result<Session> Session::open(const CommonFlags& common, int64_t context_tokens,
+                              const engine::ShadowOptions& shadow) {
   Session session;
   Progress progress(common.json);
   RK_TRY(session.path, resolve_or_pull_model(common.model, progress));
   const double begin_ms = now_ms();
   RK_TRY(auto options, engine_options(common, session.path));
   options.context_tokens = context_tokens;
+  options.shadow = shadow;
   RK_TRY(session.tokenizer, text::Tokenizer::load(session.path));
   RK_TRY(session.company, serve::read_company(*session.tokenizer, common.company));
   malloc_trim(0);  // what reading the vocabulary took must not count beside the weights

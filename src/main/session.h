@@ -30,7 +30,8 @@ struct Session {
   double load_ms = 0;
 
   /// Resolves (and pulls, where a known name is missing) and loads everything.
-  static Result<Session> open(const CommonFlags& common, int64_t context_tokens = 0);
+  static Result<Session> open(const CommonFlags& common, int64_t context_tokens = 0,
+                              const engine::ShadowOptions& shadow = {});
 
   /// --company, where the subcommand takes it.
   void set_company(engine::Request& request) const {

@@ -71,9 +71,10 @@ struct FakeEngineState {
   std::atomic<int> token_ms{0};                        ///< time per token
   std::atomic<bool> endless{false};                    ///< the answer starts again at its end
   std::atomic<int> runs{0}, cancelled{0};
-  std::atomic<bool> broken{false};  ///< its device failed
-  engine::Request last;             ///< of the newest run; read when nothing runs
-  std::string last_prompt;          ///< its ids as text, spans joined by '|'
+  std::atomic<bool> broken{false};      ///< its device failed
+  engine::ShadowTracker::Stats shadow;  ///< set before the server starts
+  engine::Request last;                 ///< of the newest run; read when nothing runs
+  std::string last_prompt;              ///< its ids as text, spans joined by '|'
   std::set<std::vector<int32_t>> documents;
   bool remembers = true;           ///< documents seen are hits later
   std::string fail_word = "FAIL";  ///< a prompt with it fails; empty: none does
@@ -96,6 +97,8 @@ class FakeRunner : public engine::Runner {
   Status health() const override {
     return state_.broken ? unavailable("the fake card fell off the bus") : Status();
   }
+
+  engine::ShadowTracker::Stats shadow_stats() const override { return state_.shadow; }
 
   void run(const engine::Request& request, double queue_ms, engine::Listener& listener) override {
     ++state_.runs;

@@ -47,6 +47,18 @@ struct MetricsPage::Series {
   Histogram& itl = histogram("redknot_itl_seconds", "Between tokens of one answer");
   Histogram& e2e = histogram("redknot_e2e_seconds", "Submitted to last token");
 
+  Family<Gauge>& shadow_answers =
+      family("redknot_shadow_answers", "Approximate answers, sampled, checked and given up");
+  Family<Gauge>& shadow_checks =
+      family("redknot_shadow_checks", "Shadow checks; card 0: modes named by hand");
+  Family<Gauge>& shadow_kl =
+      family("redknot_shadow_kl", "KL(dense || mode): mean over checks and its 95 % bounds");
+  Family<Gauge>& shadow_off =
+      family("redknot_shadow_off", "1 where a card's claim of the mode is not believed any more");
+
+  Family<Gauge>& family(const char* name, const char* help) {
+    return prometheus::BuildGauge().Name(name).Help(help).Register(registry);
+  }
   Counter& counter(const char* name, const char* help) {
     return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
   }
@@ -106,6 +118,31 @@ void MetricsPage::gap(double itl_ms) { series_->itl.Observe(itl_ms / 1000); }
 void MetricsPage::load(int running, int waiting) {
   series_->running.Set(running);
   series_->waiting.Set(waiting);
+}
+
+void MetricsPage::shadow(const engine::ShadowTracker::Stats& stats) {
+  Series& s = *series_;
+  const auto answers = [&](const char* what, int64_t num) {
+    s.shadow_answers.Add({{"what", what}}).Set(static_cast<double>(num));
+  };
+  answers("approximate", stats.num_answers);
+  answers("sampled", stats.num_sampled);
+  answers("checked", stats.num_checked);
+  answers("dropped", stats.num_dropped);
+  for (const auto& row : stats.rows) {
+    prometheus::Labels labels{{"mode", engine::setting_name(row.setting)},
+                              {"tokens", std::to_string(row.min_tokens)},
+                              {"card", row.claimed ? "1" : "0"}};
+    s.shadow_checks.Add(labels).Set(static_cast<double>(row.num_checks));
+    s.shadow_off.Add(labels).Set(row.claimed && row.off_from != engine::Level::kNone ? 1 : 0);
+    const auto kl = [&](const char* what, double value) {
+      labels["what"] = what;
+      s.shadow_kl.Add(labels).Set(value);
+    };
+    kl("mean", row.mean_kl);
+    kl("low", row.kl_low);
+    kl("high", row.kl_high);
+  }
 }
 
 std::string MetricsPage::text() const {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "engine/request.h"
+#include "engine/shadow.h"
 
 namespace rk::serve {
 
@@ -21,6 +22,7 @@ class MetricsPage {
   void generated(const engine::RequestStats& stats);
   void gap(double itl_ms);
   void load(int running, int waiting);
+  void shadow(const engine::ShadowTracker::Stats& stats);
   std::string text() const;
 
  private:

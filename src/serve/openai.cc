@@ -121,9 +121,28 @@ void OpenAi::handle(HttpRequest request, std::shared_ptr<Responder> responder) {
   responder->send(refuse({404, "there is no such route", "", "unknown_route"}, "other", request));
 }
 
+namespace {
+
+// With shadow checks: how many there were, and which modes they switched off.
+std::string health_json(const engine::ShadowTracker::Stats& shadow) {
+  if (shadow.share == 0) return "{\"status\":\"ok\"}";
+  std::string off;
+  for (const auto& row : shadow.rows) {
+    if (!row.claimed || row.off_from == engine::Level::kNone) continue;
+    off += cat(off.empty() ? "" : ",", "{\"mode\":", json_quote(engine::setting_name(row.setting)),
+               ",\"min_tokens\":", row.min_tokens,
+               ",\"quality\":", json_quote(engine::level_name(row.off_from)), "}");
+  }
+  return cat("{\"status\":\"ok\",\"shadow\":{\"share\":", shadow.share,
+             ",\"sampled\":", shadow.num_sampled, ",\"checked\":", shadow.num_checked,
+             ",\"dropped\":", shadow.num_dropped, ",\"off\":[", off, "]}}");
+}
+
+}  // namespace
+
 HttpReply OpenAi::health(const HttpRequest& request) {
   const Status status = service_.runner().health();
-  if (status.ok()) return json_page(request, 200, "{\"status\":\"ok\"}");
+  if (status.ok()) return json_page(request, 200, health_json(service_.runner().shadow_stats()));
   HttpReply reply = error_reply({503, status.message(), "", "unhealthy"});
   reply.headers.emplace_back("X-Request-Id", request_id(request));
   return reply;
@@ -144,6 +163,8 @@ HttpReply OpenAi::version(const HttpRequest& request) {
 HttpReply OpenAi::metrics(const HttpRequest& request) {
   const engine::Service::Load load = service_.load();
   metrics_->load(load.running, load.queued);
+  const auto shadow = service_.runner().shadow_stats();
+  if (shadow.share > 0) metrics_->shadow(shadow);
   return {200, common_headers("text/plain; version=0.0.4", request_id(request)), metrics_->text()};
 }
 

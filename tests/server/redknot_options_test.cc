@@ -43,5 +43,35 @@ TEST_F(ServerTest, DocumentsMayChangePlacesWhereAsked) {
   asked("{\"order\":7}", 400);
 }
 
+TEST_F(ServerTest, ShadowChecksAreReported) {
+  start();
+  EXPECT_EQ(get(port(), "/health").body, "{\"status\":\"ok\"}");
+  EXPECT_EQ(get(port(), "/metrics").body.find("redknot_shadow_kl{"), std::string::npos);
+}
+
+TEST_F(ServerTest, ShadowChecksThatSwitchedAModeOffAreReported) {
+  const auto setting = engine::setting_of(engine::Mode::kSelective, 0.15, 0);
+  engine.shadow = {.share = 0.1,
+                   .num_answers = 90,
+                   .num_sampled = 10,
+                   .num_checked = 9,
+                   .num_dropped = 1,
+                   .rows = {{setting, 4096, true, 8, 0.2, 0.16, 0.24, engine::Level::kFast},
+                            {setting, 4096, false, 1, 0.5, 0, 1, engine::Level::kFast}}};
+  start();
+  EXPECT_EQ(get(port(), "/health").body,
+            R"({"status":"ok","shadow":{"share":0.1,"sampled":10,"checked":9,"dropped":1,)"
+            R"("off":[{"mode":"selective:0.15","min_tokens":4096,"quality":"fast"}]}})");
+  const std::string page = get(port(), "/metrics").body;
+  const std::string row = R"(mode="selective:0.15",tokens="4096")";
+  for (const std::string& line : {cat("redknot_shadow_off{card=\"1\",", row, "} 1"),
+                                  cat("redknot_shadow_off{card=\"0\",", row, "} 0"),
+                                  cat("redknot_shadow_checks{card=\"1\",", row, "} 8"),
+                                  cat("redknot_shadow_kl{card=\"1\",", row, ",what=\"mean\"} 0.2"),
+                                  std::string("redknot_shadow_answers{what=\"dropped\"} 1")}) {
+    EXPECT_NE(page.find(line), std::string::npos) << line << "\n" << page;
+  }
+}
+
 }  // namespace
 }  // namespace rk::serve
