@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "engine/guardian.h"
 #include "kernels/gemm/gemm.h"
 #include "kv/select_rows.h"
 #include "tensor/buffer.h"
@@ -447,6 +448,7 @@ Status Engine::decode(const Request& request, Run& run, Next& next, double start
   std::vector<int32_t>& tokens = run.prompt.tokens;  // grows by what is generated
   outcome.finish = FinishReason::kLength;
   std::vector<float>& logits = next.logits;
+  Guardian guardian;
   while (stats.generated < request.max_tokens) {
     int32_t token = next.token;
     if (token < 0 && stats.generated < request.min_tokens) {
@@ -475,6 +477,10 @@ Status Engine::decode(const Request& request, Run& run, Next& next, double start
     if (!listener.on_token(event)) return rk::cancelled("request cancelled");
     if (stats.generated == request.max_tokens ||
         static_cast<int64_t>(tokens.size()) + 1 >= context_tokens_) {
+      return {};
+    }
+    if (request.guardian && guardian.stop_after(token)) {
+      outcome.finish = FinishReason::kGuardian;
       return {};
     }
     tokens.push_back(token);

@@ -88,6 +88,7 @@ struct Request {
   int max_tokens = 256;  ///< generated at most
   int min_tokens = 0;    ///< stop tokens are not sampled before
   std::vector<int32_t> stop_tokens;
+  bool guardian = false;  ///< stop where the answer only repeats itself (engine/guardian.h)
   kernels::SampleOptions sampling;
   int num_logprobs = -1;     ///< < 0 none, else how many alternatives per generated token
   bool give_logits = false;  ///< every event carries the whole row it was sampled from
@@ -135,7 +136,8 @@ struct RequestStats {
   kernels::Work work, decode_work, predicted_work;
 };
 
-enum class FinishReason { kStop, kLength, kCancelled, kError };
+/// kGuardian: the answer only repeated itself (engine/guardian.h).
+enum class FinishReason { kStop, kLength, kGuardian, kCancelled, kError };
 struct Outcome {
   FinishReason finish = FinishReason::kStop;
   Status status;  ///< not ok only with kError

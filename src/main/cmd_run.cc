@@ -17,7 +17,7 @@ struct RunFlags {
   std::string question;
   int max_tokens = 256, boundary_rows = 32;
   double ratio = 0.15;
-  bool select_rows = false;
+  bool select_rows = false, guardian = false;
   int64_t context = 0;
   double temperature = 0;
 };
@@ -28,6 +28,7 @@ Status read_recovery(const RunFlags& f, engine::Request& request) {
   request.selective_ratio = f.ratio;
   request.select_rows = f.select_rows;
   request.any_order = f.order == "any";
+  request.guardian = f.guardian;
   if (!(f.ratio >= 0 && f.ratio <= 1)) {
     return invalid_argument("--ratio: ", f.ratio, ", 0 to 1 wanted");
   }
@@ -154,6 +155,10 @@ Command cmd_run() {
                   "selective, random, cacheblend: rows one by one instead of blocks of 16");
         flags.choice("--order", f->order, {"keep", "any"},
                      "any: documents may change places for the best fit of what is stored");
+        flags.add(
+            "--guardian", f->guardian,
+            "stop where the answer only repeats itself: fewer than 20 new LZ77 factors in 250 "
+            "tokens");
         flags.add("--max-tokens", f->max_tokens, "tokens generated at most");
         flags.add("--context", f->context, "context in tokens; 0: the model's");
         flags.add("--temperature", f->temperature, "0: greedy");

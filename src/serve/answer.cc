@@ -181,7 +181,7 @@ class WholeAnswer : public Answer, public std::enable_shared_from_this<WholeAnsw
     if (end.reason != "error") metrics_->generated(end.stats);
     ++num_ended_;
     choices_[index].end = end;
-    if (end.reason != "stop" && end.reason != "length") {
+    if (end.reason == "error" || end.reason == "cancelled") {
       if (!failed_) failed_ = index;
     } else if (info_.stream && !failed_) {
       begin(index);

@@ -99,7 +99,9 @@ void Completion::on_done(const engine::Outcome& outcome) {
   } else if (outcome.finish == engine::FinishReason::kCancelled) {
     end.reason = "cancelled";
   } else {
-    end.reason = outcome.finish == engine::FinishReason::kLength ? "length" : "stop";
+    end.reason = outcome.finish == engine::FinishReason::kLength     ? "length"
+                 : outcome.finish == engine::FinishReason::kGuardian ? "guardian"
+                                                                     : "stop";
   }
   sink_->on_end(end);
 }

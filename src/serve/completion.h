@@ -37,7 +37,7 @@ struct CompletionDelta {
 };
 
 struct CompletionEnd {
-  std::string reason;  ///< "stop", "length", "cancelled" or "error"
+  std::string reason;  ///< "stop", "length", "guardian", "cancelled" or "error"
   std::string stop;    ///< the stop string that ended it, or ""
   Status status;       ///< not ok only with "error"
   engine::RequestStats stats;

@@ -72,6 +72,7 @@ struct FakeEngineState {
   std::atomic<bool> endless{false};                    ///< the answer starts again at its end
   std::atomic<int> runs{0}, cancelled{0};
   std::atomic<bool> broken{false};      ///< its device failed
+  bool repeats = false;                 ///< its answers are stopped by the guardian where asked
   engine::ShadowTracker::Stats shadow;  ///< set before the server starts
   engine::Request last;                 ///< of the newest run; read when nothing runs
   std::string last_prompt;              ///< its ids as text, spans joined by '|'
@@ -128,6 +129,7 @@ class FakeRunner : public engine::Runner {
         break;
       }
     }
+    if (request.guardian && state_.repeats) outcome.finish = engine::FinishReason::kGuardian;
     listener.on_done(outcome);
   }
 

@@ -127,8 +127,8 @@ void read_streaming(JsonFields& fields, GenerateRequest& out) {
   fields.adopt(inner);
 }
 
-// {"mode", "k", "ratio", "select_rows", "company", "reuse", "quality", "order", "write"}: exact
-// rows unless the caller names a mode or a quality.
+// {"mode", "k", "ratio", "select_rows", "company", "reuse", "quality", "order", "guardian",
+// "write"}: exact rows unless the caller names a mode or a quality.
 void read_company(JsonFields& redknot, const ModelInfo& info, engine::Request& out) {
   std::string name;
   if (redknot.has("company")) redknot.string("company", 64, name);
@@ -157,6 +157,7 @@ void read_redknot(JsonFields& fields, const ModelInfo& info, GenerateRequest& ou
   inner.integer("k", 0, 1 << 20, out.engine.boundary_rows);
   inner.number("ratio", 0, 1, out.engine.selective_ratio);
   inner.boolean("select_rows", out.engine.select_rows);
+  inner.boolean("guardian", out.engine.guardian);
   inner.boolean("write", out.engine.cache_write);
   read_company(inner, info, out.engine);
   if (inner.ok() && !mode.empty()) {

@@ -82,7 +82,8 @@ MetricsPage::MetricsPage(const std::string& version, const std::string& model)
       .Add({{"version", version}, {"model", model}})
       .Set(1);
   for (const char* route : {"/v1/chat/completions", "/v1/completions"}) {
-    for (const char* finish : {"stop", "length"}) series_->request(route, "200", finish);
+    for (const char* finish : {"stop", "length", "guardian"})
+      series_->request(route, "200", finish);
   }
   for (const char* reason : {"queue_full", "draining", "unauthorized", "forbidden", "too_large",
                              "connections", "invalid"}) {

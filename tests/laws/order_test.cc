@@ -24,7 +24,7 @@ Request any(Mode mode, std::vector<PromptSpan> spans) {
 }
 
 TEST(Order, NothingStoredKeepsTheOrder) {
-  for (const Mode mode : built({Mode::kDense, Mode::kPrefix, Mode::kReuse, Mode::kSelective})) {
+  for (const Mode mode : {Mode::kDense, Mode::kPrefix, Mode::kReuse, Mode::kSelective}) {
     auto a = load("llama"), b = load("llama");
     const Answer kept = run(*a, request(mode, in_order({2, 0, 1}, 6)));
     const Answer free = run(*b, any(mode, in_order({2, 0, 1}, 6)));
@@ -35,7 +35,7 @@ TEST(Order, NothingStoredKeepsTheOrder) {
 }
 
 TEST(Order, AKnownPromptInAnotherOrderIsAPrefixHit) {
-  for (const Mode mode : built({Mode::kPrefix, Mode::kReuse})) {
+  for (const Mode mode : {Mode::kPrefix, Mode::kReuse}) {
     auto e = load("llama");
     run(*e, request(Mode::kPrefix, in_order({0, 1, 2}, 6)));
     const Answer free = run(*e, any(mode, in_order({2, 0, 1}, 7)));

@@ -34,7 +34,7 @@ std::unique_ptr<Engine> shadowed(double share = 1) {
 }
 
 TEST(ShadowChecks, TheDivergenceIsThatAlongTheAnswer) {
-  for (const Mode mode : built({Mode::kReuse, Mode::kBoundary, Mode::kSelective})) {
+  for (const Mode mode : {Mode::kReuse, Mode::kBoundary, Mode::kSelective}) {
     auto e = shadowed();
     Request r = request(mode, spans(6), 9);
     r.boundary_rows = 7;

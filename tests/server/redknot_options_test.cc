@@ -43,6 +43,30 @@ TEST_F(ServerTest, DocumentsMayChangePlacesWhereAsked) {
   asked("{\"order\":7}", 400);
 }
 
+TEST_F(ServerTest, TheGuardianIsAskedForAndNamed) {
+  engine.repeats = true;
+  start();
+  const auto asked = [&](const char* redknot, const char* more = "") {
+    return ask("/v1/completions",
+               cat("{\"prompt\":\"Hi\",\"max_tokens\":4", more, ",\"redknot\":", redknot, "}"),
+               200);
+  };
+  const auto finish = [](const json::value& answer) {
+    return std::string(answer.at("choices").at(0).at("finish_reason").as_string());
+  };
+  EXPECT_EQ(finish(asked("{}")), "length");
+  const json::value stopped = asked("{\"guardian\":true}");
+  EXPECT_EQ(finish(stopped), "guardian");
+  EXPECT_EQ(stopped.at("usage").at("completion_tokens").as_int64(), 4);
+  const RawReply stream =
+      post(port(), "/v1/completions",
+           R"({"prompt":"Hi","max_tokens":4,"stream":true,"redknot":{"guardian":true}})");
+  EXPECT_NE(stream.body.find(R"("finish_reason":"guardian")"), std::string::npos) << stream.body;
+  EXPECT_NE(stream.body.find("[DONE]"), std::string::npos);
+  EXPECT_EQ(post(port(), "/v1/completions", R"({"prompt":"Hi","redknot":{"guardian":1}})").status,
+            400);
+}
+
 TEST_F(ServerTest, ShadowChecksAreReported) {
   start();
   EXPECT_EQ(get(port(), "/health").body, "{\"status\":\"ok\"}");
