@@ -24,8 +24,8 @@ inline void make_attention(const std::string& name, std::vector<float>& values) 
       for (int d = 0; d < 4; ++d) at(id, d) = id == kVocab - 4 + d ? 30.0F : 0.0F;
     }
   }
-  const bool q = name.find("attn_q") != std::string::npos;
-  if (!q && name.find("attn_k") == std::string::npos) return;
+  const bool q = name.find("attn_q.weight") != std::string::npos;
+  if (!q && name.find("attn_k.weight") == std::string::npos) return;
   for (int h = 0; h < (q ? kHeads : kKvHeads); ++h) {
     for (const Kind kind : {kAsked, kElsewhere}) {
       const int row = h * kHeadDim + kHeadDim / 2 - 1 - kind;

@@ -109,6 +109,22 @@ TEST_P(StoreFormat, WhatIsSplicedIsWhatIsKept) {
             same_within());
 }
 
+// A key bias like that of real models of this family, far above what else K holds.
+TEST_P(StoreFormat, ALargeKeyBiasCostsNothing) {
+  if (GetParam().family != std::string("qwen2")) GTEST_SKIP() << "the family has none";
+  if (!on_host()) GTEST_SKIP() << "bf16 rows lose more to such a bias than the codes";
+  Engine::Options options;
+  const auto change = [](const std::string& name, std::vector<float>& values) {
+    if (name.find("attn_k.bias") == std::string::npos) return;
+    for (float& v : values) v *= 40;
+  };
+  const Request r = request(Mode::kReuse, three(6));
+  const auto want = logits(*load_on(test_device(), "qwen2", options, change), r, 11);
+  options.store_format = GetParam().format;
+  const auto got = logits(*load_on(test_device(), "qwen2", options, change), r, 11);
+  EXPECT_LT(distance(want, got), GetParam().format == RowFormat::kInt8 ? 0.05 : 0.3);
+}
+
 TEST_P(StoreFormat, ADocumentAtRestIsNeverExact) {
   auto e = engine();
   RequestStats stats;

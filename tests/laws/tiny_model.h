@@ -26,7 +26,7 @@ constexpr int kLayers = 3, kHidden = 64, kHeads = 4, kKvHeads = 2, kHeadDim = 64
 constexpr int kVocab = 300, kContext = 512;
 
 /// The file's bytes. `arch`: llama, or qwen2 (biases, half-split RoPE pairs, tied head). `change`
-/// may write other values into a matrix.
+/// may write other values into a tensor.
 using ChangeTensor = std::function<void(const std::string& name, std::vector<float>& values)>;
 inline std::string gguf(const std::string& arch, const ChangeTensor& change = {}) {
   std::mt19937 random(20240607);
@@ -54,7 +54,9 @@ inline std::string gguf(const std::string& arch, const ChangeTensor& change = {}
     file.tensor(name, {rows, columns}, weights);
   };
   const auto vector = [&](const std::string& name, uint64_t size, float scale, float mean) {
-    file.tensor(name, {size}, values(size, scale, mean));
+    auto weights = values(size, scale, mean);
+    if (change) change(name, weights);
+    file.tensor(name, {size}, weights);
   };
   matrix("token_embd.weight", kVocab, kHidden, 8);
   vector("output_norm.weight", kHidden, 0.1F, 1);
