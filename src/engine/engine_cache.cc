@@ -96,9 +96,11 @@ Status Engine::start(const Request& request, const CancelFn& cancelled, Run& run
   const bool splicing = splices(run.mode);
   const int32_t lead = prompt.lead_tokens();
   Available available(prompt);
+  // Rows whose logits are wanted must run: the last one, and where an answer is followed its too.
+  const int32_t may_match = std::max(0, prompt.num_tokens() - 1 - request.answer_tokens);
   const auto match_prefix = [&] {
     if (!reusing(request, run.mode) || !request.cache_read) return;
-    available.prefix = prefixes_.match(root_of(request), prompt.ids(0, prompt.num_tokens() - 1));
+    available.prefix = prefixes_.match(root_of(request), prompt.ids(0, may_match));
     if (!splicing) return;
     // A document that is only partly covered is spliced whole.
     for (const Prompt::Span& span : prompt.spans) {

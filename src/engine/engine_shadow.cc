@@ -60,6 +60,7 @@ Status Engine::step_shadow(ShadowRun& shadow, bool& done) {
     return begin_shadow_pass(shadow, shadow.job.setting.mode);
   }
   const std::span<const int32_t> active(shadow.run->assembly.active);
+  if (active.size() < shadow.job.num_rows) return internal("rows of the answer are stored");
   const size_t num =
       std::min(active.size() - shadow.next, static_cast<size_t>(decoder_->max_step_rows()));
   const size_t first_logits = active.size() - shadow.job.num_rows;

@@ -122,6 +122,7 @@ Status run(const RunFlags& f, const CommonFlags& common) {
   }
   std::cerr << ", " << static_cast<int64_t>(rate * 10) / 10.0 << " tokens/s; gate " << s.gate;
   if (!s.gate_reason.empty()) std::cerr << ": " << s.gate_reason;
+  if (a.finish == "guardian") std::cerr << "; stopped: the answer only repeats itself";
   std::cerr << "\n";
   return {};
 }

@@ -48,6 +48,19 @@ TEST(Order, AKnownPromptInAnotherOrderIsAPrefixHit) {
   }
 }
 
+// Of the second document only the rows behind the third are kept as its own; the prompt that began
+// with the other two is known by its prefix alone.
+TEST(Order, APrefixIsEnough) {
+  Engine::Options options;
+  options.max_variants = 1;
+  auto e = load("llama", options);
+  run(*e, request(Mode::kPrefix, in_order({0, 1, 2}, 6)));
+  run(*e, request(Mode::kPrefix, in_order({2, 1, 0}, 6)));
+  const RequestStats s = run(*e, any(Mode::kPrefix, in_order({0, 2, 1}, 7))).outcome.stats;
+  EXPECT_THAT(s.document_order, ElementsAre(0, 2, 1));
+  EXPECT_EQ(s.prefix_cached, 141);
+}
+
 TEST(Order, AKnownPredecessorIsPutBefore) {
   auto e = load("llama");
   Request r = request(Mode::kReuse, in_order({0, 1, 2}, 6));
@@ -59,16 +72,15 @@ TEST(Order, AKnownPredecessorIsPutBefore) {
   }
   while (e->idle_work()) {
   }
-  // 4 is known behind 5 wherever the two stand.
-  r.spans = {fresh(21, 1), document(50, 4), document(29, 3), document(33, 5), fresh(11, 8)};
+  // All of 8, 5, 4 are known in that order; a new one goes behind, although it came first.
+  r.spans = {fresh(21, 1),    document(29, 3), document(50, 4),
+             document(33, 5), document(40, 8), fresh(11, 8)};
   r.any_order = true;
   const RequestStats s = run(*e, r).outcome.stats;
-  const auto at = [&](int document) {
-    return std::find(s.document_order.begin(), s.document_order.end(), document) -
-           s.document_order.begin();
-  };
-  EXPECT_EQ(at(0), at(2) + 1);
-  EXPECT_LE(s.documents[static_cast<size_t>(at(0))].fit, Fit::kPredecessor);
+  EXPECT_THAT(s.document_order, ElementsAre(3, 2, 1, 0));
+  EXPECT_TRUE(s.documents[0].exact && s.documents[1].exact);
+  EXPECT_EQ(s.documents[2].fit, Fit::kPredecessor);
+  EXPECT_EQ(s.documents[3].fit, Fit::kCompany);
 }
 
 TEST(Order, OnlyNeighboursChangePlaces) {

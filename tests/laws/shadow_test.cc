@@ -83,6 +83,20 @@ TEST(ShadowChecks, ExactAnswersAreNeverChecked) {
   EXPECT_EQ(off->shadow_stats().num_sampled, 0);
 }
 
+// The same prompt and answer, known exactly by now, are followed all the same.
+TEST(ShadowChecks, AnAnswerThatIsStoredIsFollowed) {
+  auto e = shadowed();
+  Request r = request(Mode::kReuse, spans(6), 9);
+  const Answer answer = run(*e, r);
+  r.mode = Mode::kPrefix;
+  r.spans.back().tokens.insert(r.spans.back().tokens.end(), answer.tokens.begin(),
+                               answer.tokens.end());
+  run(*e, r);
+  finish_idle_work(*e);
+  EXPECT_EQ(e->shadow_stats().num_checked, 1);
+  EXPECT_EQ(e->shadow_stats().num_dropped, 0);
+}
+
 TEST(ShadowChecks, RequestsComeFirstAndAnswerTheSame) {
   auto with = shadowed(), without = shadowed(0);
   for (uint32_t question = 10; question < 20; ++question) {
