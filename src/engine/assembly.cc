@@ -34,7 +34,8 @@ kv::RowRange query_rows(const Prompt& prompt, int answer_tokens) {
 }
 
 bool splices(Mode mode) {
-  return mode == Mode::kReuse || mode == Mode::kBoundary || takes_ratio(mode);
+  return mode == Mode::kReuse || mode == Mode::kBoundary || mode == Mode::kRedknot ||
+         takes_ratio(mode);
 }
 
 Mode effective_mode(Mode asked, const Prompt& prompt, int answer_tokens) {
@@ -78,6 +79,7 @@ kv::RecoveryMode recovery_mode(Mode mode) {
     case Mode::kSelective:
     case Mode::kRandom:
     case Mode::kCacheblend:
+    case Mode::kRedknot:
       return kv::RecoveryMode::kTargets;
     default:
       return kv::RecoveryMode::kPrefix;
@@ -114,7 +116,7 @@ Result<Assembly> assemble(const Prompt& prompt, const Recovery& recovery,
                      .relocated = spliced && segment->computed_at != span.begin,
                      .prefix_rows = from_prefix,
                      .targets = {}});
-    if (takes_ratio(recovery.mode)) spans.back().targets = recovery.targets[i];
+    if (!recovery.targets.empty()) spans.back().targets = recovery.targets[i];
     all_exact = all_exact && exact;
     if (span.segment) {
       const bool hit = spliced ? !ingested : from_prefix == length;

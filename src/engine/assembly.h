@@ -73,7 +73,7 @@ using Targets = std::vector<std::vector<kv::RowRange>>;
 struct Recovery {
   Mode mode = Mode::kDense;
   int boundary_rows = 0;  ///< kBoundary: the first of each segment
-  Targets targets = {};   ///< takes_ratio()
+  Targets targets = {};   ///< takes_ratio(); kRedknot: all
 };
 
 /// Lays the prompt out in `seq` (empty before).

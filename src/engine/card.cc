@@ -111,7 +111,8 @@ Result<CardEntry> read_entry(const json::value& value, const std::string& where)
   const auto fit = parse_fit(f.text("fit"));
   f.take("fit", fit.status());
   if (fit.ok()) e.fit = fit.value();
-  if (takes_ratio(e.mode)) e.ratio = f.number("ratio", 0, 1);
+  if (has_share(e.mode)) e.ratio = f.number("ratio", 0, 1);
+  if (e.mode == Mode::kRedknot) f.take("ratio", check_ffn_threshold(e.ratio));
   if (e.mode == Mode::kBoundary) {
     e.boundary_rows = static_cast<int>(f.count("boundary_rows", 0, 1 << 20));
   }
@@ -144,7 +145,7 @@ Result<CardEntry> read_entry(const json::value& value, const std::string& where)
 
 json::object write_entry(const CardEntry& e) {
   json::object out{{"mode", mode_name(e.mode)}, {"fit", fit_name(e.fit)}};
-  if (takes_ratio(e.mode)) out["ratio"] = e.ratio;
+  if (has_share(e.mode)) out["ratio"] = e.ratio;
   if (e.mode == Mode::kBoundary) out["boundary_rows"] = e.boundary_rows;
   out["min_tokens"] = e.min_tokens;
   out["max_tokens"] = e.max_tokens;
@@ -215,12 +216,12 @@ double kl_bound(Level level) {
 }
 
 Setting setting_of(Mode mode, double ratio, int boundary_rows) {
-  return {mode, takes_ratio(mode) ? ratio : 0, mode == Mode::kBoundary ? boundary_rows : 0};
+  return {mode, has_share(mode) ? ratio : 0, mode == Mode::kBoundary ? boundary_rows : 0};
 }
 
 std::string setting_name(const Setting& s) {
   std::string out = mode_name(s.mode);
-  if (takes_ratio(s.mode)) out += cat(":", s.ratio);
+  if (has_share(s.mode)) out += cat(":", s.ratio);
   if (s.mode == Mode::kBoundary) out += cat(":", s.boundary_rows);
   return out;
 }
@@ -355,7 +356,7 @@ Level level_of_mode(const Card* card, const GateQuestion& q, Mode mode, double r
   Level best = Level::kNone;
   if (card == nullptr) return best;
   for (const CardEntry& e : card->entries) {
-    const bool same = e.mode == mode && (!takes_ratio(mode) || e.ratio == ratio) &&
+    const bool same = e.mode == mode && (!has_share(mode) || e.ratio == ratio) &&
                       (mode != Mode::kBoundary || e.boundary_rows == boundary_rows);
     if (same && covers(e, q) && off(e, q) == nullptr) best = std::max(best, level_of(e));
   }

@@ -26,7 +26,7 @@ constexpr bool fits_on_card(Mode mode) {
 /// One measured setting.
 struct CardEntry {
   Mode mode = Mode::kReuse;
-  double ratio = 0;       ///< takes_ratio()
+  double ratio = 0;       ///< mode_share()
   int boundary_rows = 0;  ///< kBoundary
   Fit fit = Fit::kLead;
   int64_t min_tokens = 0, max_tokens = 0;  ///< prompt lengths it was measured at, inclusive
@@ -125,7 +125,7 @@ struct GateAnswer {
 GateAnswer choose_mode(const Card* card, const GateQuestion& question);
 
 /// The most faithful level that a covering entry of exactly this setting reaches; kNone without
-/// one. `ratio` matters where takes_ratio() only, `boundary_rows` to kBoundary. Pure.
+/// one. `ratio` matters where has_share() only, `boundary_rows` to kBoundary. Pure.
 Level level_of_mode(const Card* card, const GateQuestion& question, Mode mode, double ratio,
                     int boundary_rows);
 

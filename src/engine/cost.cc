@@ -110,13 +110,17 @@ Work mass(const CostShape& s, std::span<const kv::Visible> visible,
                             s.head_dim, s.activation_bytes);
 }
 
+// Gate, up and down, without their weights.
+Work ffn_cost(const CostShape& s, double rows) {
+  const double act = s.activation_bytes;
+  return kernels::gemm_work(rows, 2 * s.ffn, s.hidden, 0, act, act, false) +
+         kernels::gemm_work(rows, s.hidden, s.ffn, 0, act, 4, true);
+}
+
 // O, gate, up and down of `layers` layers, whose weights have `weight_bytes` together.
 Work behind_attention(const CostShape& s, double rows, double layers, double weight_bytes) {
   const double act = s.activation_bytes, q = static_cast<double>(s.num_heads) * s.head_dim;
-  Work out = (kernels::gemm_work(rows, s.hidden, q, 0, act, 4, true) +
-              kernels::gemm_work(rows, 2 * s.ffn, s.hidden, 0, act, act, false) +
-              kernels::gemm_work(rows, s.hidden, s.ffn, 0, act, 4, true)) *
-             layers;
+  Work out = (kernels::gemm_work(rows, s.hidden, q, 0, act, 4, true) + ffn_cost(s, rows)) * layers;
   out.bytes += weight_bytes;
   return out;
 }
@@ -187,7 +191,7 @@ std::vector<RowRange> active_rows(const CostLayout& layout, Mode mode,
       add(at + span.prefix_rows, end);
     } else if (mode == Mode::kBoundary && !span.exact) {
       add(at, std::min(end, at + layout.boundary_rows));
-    } else if (mode == Mode::kPrefix && !span.exact) {
+    } else if ((mode == Mode::kPrefix || mode == Mode::kRedknot) && !span.exact) {
       add(at, end);
     }
     for (; takes_ratio(mode) && target != targets.end() && target->begin < end; ++target) {
@@ -240,7 +244,14 @@ Work cost_of(const CostShape& shape, const CostPass& pass) {
   };
   for (RowRange rest : pass.active) {
     while (rest.begin < rest.end) {
-      const auto taken = static_cast<int32_t>(std::min<int64_t>(room, rest.num_rows()));
+      auto taken = static_cast<int32_t>(std::min<int64_t>(room, rest.num_rows()));
+      const int32_t first = step.empty() ? rest.begin : step.front().begin;
+      const auto cut = std::ranges::find_if(pass.whole, [&](const RowRange& r) {
+        return r.begin > first && r.begin < rest.begin + taken && r.end > rest.begin + taken;
+      });
+      if (cut != pass.whole.end() && taken == room) {
+        taken = room = cut->begin - rest.begin;
+      }
       step.push_back({rest.begin, rest.begin + taken});
       rest.begin += taken;
       room -= taken;
@@ -271,7 +282,7 @@ Work scoring_cost(const CostShape& shape, const CostLayout& layout) {
   if (layout.mode == Mode::kCacheblend) {
     const int layers = std::min(kDeviationLayer + 1, shape.num_layers);
     return cost_of(shape,
-                   {up_to(active_rows(layout, Mode::kPrefix, {}), last), 0, false, -1, layers});
+                   {up_to(active_rows(layout, Mode::kPrefix, {}), last), 0, false, -1, {}, layers});
   }
   return cost_of(shape, {up_to(active_rows(layout, Mode::kReuse, {}), layout.query.end), 0, false,
                          layout.query.begin});
@@ -287,8 +298,10 @@ Work cost_of(const CostShape& shape, const CostLayout& layout) {
     if (targets.empty()) targets = spread_targets(layout);
     if (layout.ratio > 0 && layout.ratio < 1) out += scoring_cost(shape, layout);
   }
-  return out +
-         cost_of(shape, {active_rows(layout, layout.mode, targets), layout.logits_rows, false, -1});
+  const auto skipped = static_cast<double>(layout.ffn_skipped);
+  return out - ffn_cost(shape, skipped) +
+         cost_of(shape, {active_rows(layout, layout.mode, targets), layout.logits_rows, false, -1,
+                         layout.documents});
 }
 
 Work decode_cost(const CostShape& shape, int64_t prompt_tokens, int64_t num_tokens) {

@@ -34,7 +34,8 @@ struct CostPass {
   int64_t logits_rows = 0;           ///< the last ones
   bool all_global = false;           ///< sees what documents' rows see
   int32_t first_scored = -1;  ///< >= 0: the attention mass of rows at this position and later
-  int num_layers = 0;         ///< the first of them, for their K and V; 0: all
+  std::span<const kv::RowRange> whole = {};  ///< a step ends before one that it cannot end
+  int num_layers = 0;                        ///< the first of them, for their K and V; 0: all
 };
 kernels::Work cost_of(const CostShape& shape, const CostPass& pass);
 
@@ -55,6 +56,10 @@ struct CostLayout {
   /// takes_ratio(), once they were chosen: positions recomputed. Empty: as many as the ratio says,
   /// spread evenly, which is what can be known before.
   std::vector<kv::RowRange> chosen;
+  /// kRedknot with a sparse FFN: documents that steps are not to cut (engine/document_ffn.h), and
+  /// rows times layers left out: known once the prompt ran.
+  std::vector<kv::RowRange> documents;
+  int64_t ffn_skipped = 0;
   /// Rows computed before, each behind what its context holds: the lead, a company, a document.
   std::vector<kv::RowRange> ingested;
 };

@@ -224,19 +224,19 @@ Request Engine::through_gate(const Request& request, RequestStats& said) const {
   if (request.mode == Mode::kAuto) {
     const GateAnswer answer = choose_mode(card, question);
     out.mode = answer.mode;
-    out.selective_ratio = takes_ratio(answer.mode) ? answer.ratio : out.selective_ratio;
+    set_mode_share(out, answer.ratio);
     out.boundary_rows = answer.mode == Mode::kBoundary ? answer.boundary_rows : out.boundary_rows;
     said.gate_reason = answer.reason;
     said.quality_used = answer.level;
     return out;
   }
   said.quality_used =
-      level_of_mode(card, question, request.mode, request.selective_ratio, request.boundary_rows);
+      level_of_mode(card, question, request.mode, mode_share(request), request.boundary_rows);
   if (said.quality_used == Level::kNone) {
     said.gate = "bypassed";
     said.gate_reason =
         card == nullptr ? "named by hand, no card" : "named by hand, no card allows it";
-    const Setting asked = setting_of(request.mode, request.selective_ratio, request.boundary_rows);
+    const Setting asked = setting_of(request.mode, mode_share(request), request.boundary_rows);
     for (const SwitchedOff& off : question.off) {
       if (off.setting == asked) said.gate_reason = cat("named by hand; ", describe(off));
     }
@@ -292,51 +292,15 @@ Status Engine::check(const Request& request) const {
   if (request.answer_tokens < 0 || request.answer_tokens > total) {
     return invalid_argument("answer_tokens: ", request.answer_tokens, " of a prompt of ", total);
   }
-  RK_RETURN_IF_ERROR(parse_mode(mode_name(request.mode)).status());
-  return kernels::check_sample_options(request.sampling, vocab_size());
-}
-
-Status Engine::run_rows(kv::SequenceKv& kv, std::span<const int32_t> tokens,
-                        std::span<const int32_t> active, size_t first_logits,
-                        const CancelFn& cancelled, std::vector<float>& logits,
-                        model::StepSampling* sampling, const model::ScoreSink* scores) {
-  const auto step_rows = static_cast<size_t>(decoder_->max_step_rows());
-  std::vector<int32_t> ids, wanted;
-  const auto logits_rows = static_cast<size_t>(decoder_->max_logits_rows());
-  for (size_t begin = 0, end = 0; begin < active.size(); begin = end) {
-    if (cancelled && cancelled()) return rk::cancelled("request cancelled");
-    end = std::min(begin + step_rows, active.size());
-    if (end > first_logits) end = std::min(end, std::max(begin, first_logits) + logits_rows);
-    const auto rows = active.subspan(begin, end - begin);
-    ids.clear();
-    wanted.clear();
-    for (size_t i = 0; i < rows.size(); ++i) {
-      ids.push_back(tokens[static_cast<size_t>(rows[i])]);
-      if (begin + i >= first_logits) wanted.push_back(static_cast<int32_t>(i));
-    }
-    RK_RETURN_IF_ERROR(kv.prepare(rows));
-    const size_t vocab = static_cast<size_t>(vocab_size()), old = logits.size();
-    const model::StepSequence sequence{&kv, ids, rows};
-    model::StepInput step{{&sequence, 1}, wanted, View(), nullptr};
-    if (sampling != nullptr && !wanted.empty()) {
-      step.sampling = sampling;
-    } else {
-      logits.resize(old + wanted.size() * vocab);
-      step.logits = View(logits.data() + old, DType::kF32,
-                         {static_cast<int64_t>(wanted.size()), vocab_size()});
-    }
-    if (scores != nullptr && rows.back() >= scores->first_query) step.scores = scores;
-    if (const Status status = decoder_->forward(step, ctx_); !status.ok()) {
-      if (status.code() == Code::kInternal) {
-        const std::lock_guard lock(failure_mutex_);
-        failure_ =
-            unavailable("the engine stopped after a failure of its device: ", status.message());
-      }
-      return status;
-    }
-    kv.trim(rows.back() + 1);
+  RK_RETURN_IF_ERROR(check_ffn_threshold(request.ffn_threshold));
+  if (request.ffn_dense_layers < 0 || request.ffn_recent_rows < 0) {
+    return invalid_argument("redknot: ", request.ffn_dense_layers, " dense layers and ",
+                            request.ffn_recent_rows, " recent rows, at least 0 wanted");
   }
-  return {};
+  if (request.mode == Mode::kRedknot && pool_->memory() != Memory::kHost) {
+    return unimplemented("mode 'redknot' is not built for cards yet");
+  }
+  return kernels::check_sample_options(request.sampling, vocab_size());
 }
 
 Status Engine::evaluate(const Request& asked, int64_t num_rows, std::vector<float>& logits,
@@ -360,7 +324,9 @@ Status Engine::evaluate(const Request& asked, int64_t num_rows, std::vector<floa
   }
   logits.clear();
   RK_RETURN_IF_ERROR(run_rows(*run.kv, run.prompt.tokens, active,
-                              static_cast<size_t>(first - active.begin()), {}, logits));
+                              static_cast<size_t>(first - active.begin()), {}, logits,
+                              {.ffn = run.sparse_ffn()}));
+  run.assembly.stats.ffn_skipped = run.layout.ffn_skipped = run.ffn.num_skipped;
   if (stats) {
     *stats = run.assembly.stats;
     keep_what_was_said(said, *stats);
@@ -396,6 +362,7 @@ void Engine::run(const Request& asked, double queue_ms, Listener& listener) {
         request, run, run.assembly.active, run.prompt.tokens.size(), 0,
         [&] { return listener.cancelled(); }, next));
     const kernels::Work work_now = ctx_.work;
+    outcome.stats.ffn_skipped = run.layout.ffn_skipped = run.ffn.num_skipped;
     const Status status = decode(request, run, next, start_ms, listener, outcome);
     outcome.stats.work = work_now - work_before;
     outcome.stats.decode_work = ctx_.work - work_now;
@@ -414,27 +381,6 @@ void Engine::run(const Request& asked, double queue_ms, Listener& listener) {
   }
   outcome.stats.total_ms = queue_ms + now_ms() - start_ms;
   listener.on_done(outcome);
-}
-
-Status Engine::run_to_next(const Request& request, Run& run, std::span<const int32_t> active,
-                           size_t num_prompt, int64_t draw, const CancelFn& cancelled, Next& next) {
-  next.logits.clear();
-  next.token = -1;
-  // Log-probabilities and forbidden stop tokens need the logits here.
-  const bool on_device = decoder_->can_sample() && request.num_logprobs < 0 &&
-                         !request.give_logits && draw >= request.min_tokens;
-  if (!on_device) {
-    return run_rows(*run.kv, run.prompt.tokens, active, active.size() - 1, cancelled, next.logits);
-  }
-  const std::span<const int32_t> all(run.prompt.tokens);
-  std::vector<kernels::SampleAdjust> adjust;
-  const kernels::SampleRow row =
-      kernels::make_sample_row(request.sampling, {all.first(num_prompt), all.subspan(num_prompt)},
-                               static_cast<uint64_t>(draw), vocab_size(), adjust);
-  model::StepSampling sampling{{&row, 1}, adjust, &next.token};
-  RK_RETURN_IF_ERROR(run_rows(*run.kv, run.prompt.tokens, active, active.size() - 1, cancelled,
-                              next.logits, &sampling));
-  return next.token >= 0 ? Status() : internal("sampling: no logit is finite");
 }
 
 Status Engine::decode(const Request& request, Run& run, Next& next, double start_ms,

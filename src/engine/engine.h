@@ -16,6 +16,7 @@
 #include "engine/assembly.h"
 #include "engine/card.h"
 #include "engine/cost.h"
+#include "engine/document_ffn.h"
 #include "engine/request.h"
 #include "engine/service.h"
 #include "engine/shadow.h"
@@ -29,6 +30,13 @@
 #include "model/decoder.h"
 
 namespace rk::engine {
+
+/// What else steps are given or asked for; null: nothing.
+struct StepExtras {
+  model::StepSampling* sampling = nullptr;
+  const model::ScoreSink* scores = nullptr;
+  DocumentFfn* ffn = nullptr;
+};
 
 class Engine : public Runner {
  public:
@@ -111,6 +119,8 @@ class Engine : public Runner {
     Assembly assembly;
     double ingest_ms = 0, probe_ms = 0, expand_ms = 0;
     CostLayout layout;  ///< for the cost model
+    DocumentFfn ffn;    ///< kRedknot
+    DocumentFfn* sparse_ffn() { return ffn.threshold < 1 ? &ffn : nullptr; }
   };
   /// Asked between steps; true stops with kCancelled.
   using CancelFn = std::function<bool()>;
@@ -207,6 +217,8 @@ class Engine : public Runner {
                                         const Prompt& prompt);
   Result<std::vector<double>> score_rows(const Request& request, const Available& available,
                                          const CancelFn& cancelled, const Prompt& prompt);
+  /// kRedknot: heads keep the documents' stored rows, rows leave out FFNs.
+  void prepare_redknot(const Request& request, const Available& available, Run& run) const;
   Result<Targets> choose_targets(const Request& request, const Available& available,
                                  const CancelFn& cancelled, Run& run);
   /// Rows that the pages of so many active rows hold at most: spans begin and end inside pages.
@@ -223,8 +235,7 @@ class Engine : public Runner {
   /// appended.
   Status run_rows(kv::SequenceKv& kv, std::span<const int32_t> tokens,
                   std::span<const int32_t> active, size_t first_logits, const CancelFn& cancelled,
-                  std::vector<float>& logits, model::StepSampling* sampling = nullptr,
-                  const model::ScoreSink* scores = nullptr);
+                  std::vector<float>& logits, const StepExtras& extras = {});
   /// Runs the active rows for the next token of the answer.
   Status run_to_next(const Request& request, Run& run, std::span<const int32_t> active,
                      size_t num_prompt, int64_t draw, const CancelFn& cancelled, Next& next);

@@ -84,6 +84,7 @@ void Engine::note_layout(const Request& request, const Available& available, Run
     const bool spliced = available.segments[i] != nullptr && from_prefix == 0;
     out.spans.push_back({rows, spliced, spliced && available.exact[i], from_prefix});
   }
+  out.documents = run.ffn.documents;
   for (const auto& [begin, end] : run.assembly.stats.recomputed_rows) {
     out.chosen.push_back({begin, end});
   }
@@ -130,10 +131,11 @@ Status Engine::start(const Request& request, const CancelFn& cancelled, Run& run
   }
   run.contexts.clear();  // their pages may go
   Recovery recovery{run.mode, request.boundary_rows};
-  if (takes_ratio(run.mode)) {
+  if (takes_ratio(run.mode) || run.mode == Mode::kRedknot) {
     RK_TRY(recovery.targets, choose_targets(request, available, cancelled, run));
   }
   run.kv = new_sequence(false);
+  if (run.mode == Mode::kRedknot) prepare_redknot(request, available, run);
   RK_TRY(run.assembly, assemble(prompt, recovery, available, *run.kv));
   note_layout(request, available, run);
   run.assembly.stats.probe_ms = run.probe_ms;

@@ -103,8 +103,8 @@ Result<std::vector<double>> Engine::probe(const Request& request, const Availabl
   std::vector<double> mass(prompt.tokens.size());
   const model::ScoreSink scores{query.begin, mass};
   std::vector<float> no_logits;
-  RK_RETURN_IF_ERROR(
-      run_rows(*kv, prompt.tokens, active, active.size(), cancelled, no_logits, nullptr, &scores));
+  RK_RETURN_IF_ERROR(run_rows(*kv, prompt.tokens, active, active.size(), cancelled, no_logits,
+                              {.scores = &scores}));
   return mass;
 }
 
@@ -120,17 +120,36 @@ Result<std::vector<double>> Engine::score_rows(const Request& request, const Ava
   }
 }
 
+void Engine::prepare_redknot(const Request& request, const Available& available, Run& run) const {
+  const auto& c = decoder_->config();
+  std::vector<uint8_t> keeps;
+  for (int l = 0; l < c.num_layers; ++l) {
+    for (int g = 0; g < c.num_kv_heads; ++g) {
+      keeps.push_back(plan_.at(l, g).cls == kv::HeadClass::kLocal ? 1 : 0);
+    }
+  }
+  run.kv->keep_stored(std::move(keeps));
+  if (request.ffn_threshold >= 1) return;
+  run.ffn = {request.ffn_threshold, request.ffn_dense_layers, request.ffn_recent_rows, {}, 0};
+  const std::vector<kv::SelectSpan> spans = candidates(run.prompt, available);
+  for (size_t i = 0; i < spans.size(); ++i) {
+    const Prompt::Span& span = run.prompt.spans[i];
+    if (spans[i].candidate) run.ffn.documents.push_back({span.begin, span.end});
+  }
+}
+
 Result<Targets> Engine::choose_targets(const Request& request, const Available& available,
                                        const CancelFn& cancelled, Run& run) {
   const std::vector<kv::SelectSpan> spans = candidates(run.prompt, available);
   if (kv::num_candidate_rows(spans) == 0) return Targets(spans.size());
   std::vector<double> scores;
-  if (request.selective_ratio > 0 && request.selective_ratio < 1) {
+  const double ratio = takes_ratio(run.mode) ? request.selective_ratio : 1;
+  if (ratio > 0 && ratio < 1) {
     const double begin_ms = now_ms();
     RK_TRY(scores, score_rows(request, available, cancelled, run.prompt));
     run.probe_ms = now_ms() - begin_ms;
   }
-  return kv::select_rows(spans, scores, request.selective_ratio, block_rows(request));
+  return kv::select_rows(spans, scores, ratio, block_rows(request));
 }
 
 }  // namespace rk::engine

@@ -28,7 +28,7 @@ void Engine::note_shadow(const Request& request, const Run& run, const RequestSt
   const std::span<const int32_t> all(run.prompt.tokens);
   const auto emitted = all.subspan(static_cast<size_t>(run.prompt.spans.back().end));
   ShadowJob job;
-  job.setting = setting_of(stats.mode, request.selective_ratio, request.boundary_rows);
+  job.setting = setting_of(stats.mode, mode_share(request), request.boundary_rows);
   job.prompt_tokens = stats.prompt_tokens;
   job.claimed = stats.quality_used;
   Request& led = job.led = request;
@@ -61,14 +61,17 @@ Status Engine::step_shadow(ShadowRun& shadow, bool& done) {
   }
   const std::span<const int32_t> active(shadow.run->assembly.active);
   if (active.size() < shadow.job.num_rows) return internal("rows of the answer are stored");
-  const size_t num =
-      std::min(active.size() - shadow.next, static_cast<size_t>(decoder_->max_step_rows()));
+  size_t end =
+      std::min(active.size(), shadow.next + static_cast<size_t>(decoder_->max_step_rows()));
+  DocumentFfn* ffn = shadow.run->sparse_ffn();
+  if (ffn != nullptr) end = ffn->cut(active, shadow.next, end);
+  const size_t num = end - shadow.next;
   const size_t first_logits = active.size() - shadow.job.num_rows;
   const auto rows = active.subspan(shadow.next, num);
   RK_RETURN_IF_ERROR(make_room(pages_for(static_cast<int64_t>(num) + 3 * pool_->page_rows())));
   RK_RETURN_IF_ERROR(run_rows(*shadow.run->kv, shadow.run->prompt.tokens, rows,
-                              first_logits - std::min(first_logits, shadow.next), {},
-                              shadow.logits));
+                              first_logits - std::min(first_logits, shadow.next), {}, shadow.logits,
+                              {.ffn = ffn}));
   shadow.next += num;
   if (shadow.next < active.size()) return {};
   if (shadow.mode.empty()) {

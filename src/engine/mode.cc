@@ -6,18 +6,8 @@
 namespace rk::engine {
 namespace {
 
-struct Row {
-  Mode mode;
-  const char* name;
-  bool built;
-};
-constexpr Row kModes[] = {
-    {Mode::kDense, "dense", true},           {Mode::kPrefix, "prefix", true},
-    {Mode::kReuse, "reuse", true},           {Mode::kBoundary, "boundary", true},
-    {Mode::kSelective, "selective", true},   {Mode::kRandom, "random", true},
-    {Mode::kCacheblend, "cacheblend", true}, {Mode::kNone, "none", true},
-    {Mode::kRedknot, "redknot", false},      {Mode::kAuto, "auto", true},
-};
+constexpr const char* kNames[] = {"dense",  "prefix",     "reuse", "boundary", "selective",
+                                  "random", "cacheblend", "none",  "redknot",  "auto"};
 
 template <class T>
 bool read_number(std::string_view text, T& out) {
@@ -27,18 +17,31 @@ bool read_number(std::string_view text, T& out) {
 
 }  // namespace
 
-const char* mode_name(Mode mode) { return kModes[static_cast<int>(mode)].name; }
+const char* mode_name(Mode mode) { return kNames[static_cast<int>(mode)]; }
 
 Result<Mode> parse_mode(std::string_view name) {
-  std::string built;
-  for (const Row& row : kModes) {
-    if (name == row.name) {
-      if (row.built) return row.mode;
-      return unimplemented("mode '", name, "' is not built yet");
-    }
-    if (row.built) built += cat(built.empty() ? "" : ", ", row.name);
+  std::string known;
+  for (size_t i = 0; i < std::size(kNames); ++i) {
+    if (name == kNames[i]) return static_cast<Mode>(i);
+    known += cat(known.empty() ? "" : ", ", kNames[i]);
   }
-  return invalid_argument("mode: '", name, "' is none of ", built);
+  return invalid_argument("mode: '", name, "' is none of ", known);
+}
+
+double mode_share(const Request& request) {
+  if (request.mode == Mode::kRedknot) return request.ffn_threshold;
+  return takes_ratio(request.mode) ? request.selective_ratio : 0;
+}
+
+void set_mode_share(Request& request, double share) {
+  if (request.mode == Mode::kRedknot) request.ffn_threshold = share;
+  if (takes_ratio(request.mode)) request.selective_ratio = share;
+}
+
+Status check_ffn_threshold(double threshold) {
+  if (threshold > 0 && threshold <= 1) return {};
+  return invalid_argument("redknot: an FFN threshold of ", threshold,
+                          ", above 0 and up to 1 wanted");
 }
 
 Status read_mode(std::string_view text, Request& request) {
@@ -46,11 +49,13 @@ Status read_mode(std::string_view text, Request& request) {
   RK_TRY(request.mode, parse_mode(text.substr(0, colon)));
   if (colon == std::string_view::npos) return {};
   const std::string_view number = text.substr(colon + 1);
-  if (takes_ratio(request.mode)) {
-    if (!read_number(number, request.selective_ratio)) {
+  if (has_share(request.mode)) {
+    double share = 0;
+    if (!read_number(number, share)) {
       return invalid_argument("mode: '", text, "': '", number, "' is no number");
     }
-    return kv::check_ratio(request.selective_ratio);
+    set_mode_share(request, share);
+    return takes_ratio(request.mode) ? kv::check_ratio(share) : check_ffn_threshold(share);
   }
   if (request.mode == Mode::kBoundary) {
     if (!read_number(number, request.boundary_rows) || request.boundary_rows < 0) {

@@ -16,8 +16,8 @@ namespace rk::engine {
 
 /// Recovery modes (spec A5), and rivals to compare them with: kBoundary is EPIC; kRandom and
 /// kCacheblend recompute as many rows as kSelective, chosen otherwise (engine_select.cc); kNone
-/// leaves the documents out of the prompt. Those not built yet are known by name, so that asking
-/// names them. kAuto: the gate chooses (engine/card.h).
+/// leaves the documents out of the prompt. kRedknot is the published system's: heads that the
+/// plan calls local keep the documents' stored rows. kAuto: the gate chooses (engine/card.h).
 enum class Mode {
   kDense,
   kPrefix,
@@ -31,12 +31,15 @@ enum class Mode {
   kAuto
 };
 const char* mode_name(Mode mode);
-/// Errors: kInvalidArgument naming the known ones; kUnimplemented for a known one not built.
+/// Errors: kInvalidArgument naming the known ones.
 Result<Mode> parse_mode(std::string_view name);
 /// Recomputes a share of the documents' rows: Request::selective_ratio is its number.
 constexpr bool takes_ratio(Mode mode) {
   return mode == Mode::kSelective || mode == Mode::kRandom || mode == Mode::kCacheblend;
 }
+
+/// A card tells settings of the mode apart by a number from 0 to 1 (mode_share).
+constexpr bool has_share(Mode mode) { return takes_ratio(mode) || mode == Mode::kRedknot; }
 
 /// kCacheblend compares K and V of this layer: the first that depends on the context.
 constexpr int kDeviationLayer = 1;
@@ -53,7 +56,13 @@ enum class Fit { kPredecessor, kMean, kCompany, kLead, kOtherLead };
 const char* fit_name(Fit fit);
 
 struct Request;
-/// A mode as people write it, with its number: "dense", "selective:0.3" (ratio), "boundary:32" (k).
+/// takes_ratio(): the share of rows; kRedknot: the FFN's threshold; else 0.
+double mode_share(const Request& request);
+void set_mode_share(Request& request, double share);
+/// Errors: kInvalidArgument outside (0, 1].
+Status check_ffn_threshold(double threshold);
+/// A mode as people write it, with its number: "dense", "selective:0.3" (ratio), "boundary:32" (k),
+/// "redknot:0.6" (the FFN's threshold).
 /// Without one the request's number stays. Errors: those of parse_mode(); kInvalidArgument for a
 /// number that is none, outside its range, or behind a mode that takes none.
 Status read_mode(std::string_view text, Request& request);
@@ -72,6 +81,11 @@ struct Request {
   int boundary_rows = 32;          ///< kBoundary: first k rows of each non-exact segment
   double selective_ratio = 0.15;   ///< takes_ratio(): share of non-exact document rows recomputed
   bool select_rows = false;        ///< takes_ratio(): rows one by one instead of blocks of 16
+  /// kRedknot: where below 1, a document row runs a layer's FFN only if it is among the rows whose
+  /// attention outputs, largest first, make up this share of the document's (spec A6).
+  double ffn_threshold = 1;
+  int ffn_dense_layers = 5;   ///< kRedknot: the first so many layers run it on every row
+  int ffn_recent_rows = 128;  ///< kRedknot: so do the last rows of each document
   /// kSelective: the prompt's last tokens that stand for generated ones (a given answer that is
   /// followed); no part of the question, so they do not take part in the choice of rows.
   int answer_tokens = 0;
@@ -130,6 +144,7 @@ struct RequestStats {
   double expand_ms = 0;     ///< part of ttft: pages from documents at rest; a card is only told to
   int64_t store_bytes = 0;  ///< rows of all stored documents, as they are kept, at its end
   int64_t kv_bytes = 0;     ///< pages this request holds itself, at its end
+  int64_t ffn_skipped = 0;  ///< rows times layers whose FFN was left out
   /// Counted by the kernels: up to the first token (documents computed for it included), and the
   /// tokens after it. What the cost model (engine/cost.h) says of the former, once the rows to
   /// recompute are chosen.

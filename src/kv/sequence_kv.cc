@@ -74,6 +74,13 @@ void SequenceKv::add_fresh(int32_t row_begin, int32_t num_rows) {
   pieces_.push_back(std::move(piece));
 }
 
+void SequenceKv::keep_stored(std::vector<uint8_t> heads) {
+  RK_CHECK(heads.size() == heads_.size() && num_own_pages_ == 0);
+  keeps_stored_ = std::move(heads);
+  first_writer_ = static_cast<size_t>(std::find(keeps_stored_.begin(), keeps_stored_.end(), 0) -
+                                      keeps_stored_.begin());
+}
+
 int SequenceKv::piece_at(int32_t position) const {
   const auto it = std::upper_bound(
       pieces_.begin(), pieces_.end(), position,
@@ -84,11 +91,16 @@ int SequenceKv::piece_at(int32_t position) const {
 
 Status SequenceKv::make_writable(std::span<const Wanted> wanted) {
   std::vector<PageId> got;
-  RK_RETURN_IF_ERROR(pool_.allocate(static_cast<int64_t>(wanted.size() * heads_.size()), got));
+  const auto stored = static_cast<size_t>(std::ranges::count(wanted, true, &Wanted::stored));
+  const auto keepers = static_cast<size_t>(std::ranges::count(keeps_stored_, 1));
+  const size_t num_pages = wanted.size() * heads_.size() - stored * keepers;
+  RK_RETURN_IF_ERROR(pool_.allocate(static_cast<int64_t>(num_pages), got));
   const PageId* next = got.data();
-  for (Head& head :
-       heads_) {  // a head's pages lie one behind the other: decode reads them in order
+  for (size_t h = 0; h < heads_.size(); ++h) {
+    Head& head = heads_[h];  // its pages lie one behind the other: decode reads them in order
+    const bool keeps = !keeps_stored_.empty() && keeps_stored_[h] != 0;
     for (const Wanted& w : wanted) {
+      if (keeps && w.stored) continue;
       if (w.copy) pool_.copy_page(head.pages[w.index], *next);
       head.pages[w.index] = *next++;
       head.own[w.index] = 1;
@@ -123,7 +135,11 @@ Status SequenceKv::prepare(std::span<const int32_t> positions) {
     while (j < positions.size() && positions[j] - piece.info.offset < page_end) ++j;
     const bool whole = row % page_rows_ == 0 && static_cast<int32_t>(j - i) == page_end - row;
     const auto index = static_cast<size_t>(piece.base + (row - piece.first_row) / page_rows_);
-    if (heads_[0].own[index] == 0) wanted.push_back({index, piece.info.stored && !whole});
+    const bool stored = piece.info.stored;
+    const size_t writer = stored ? first_writer_ : 0;
+    if (writer < heads_.size() && heads_[writer].own[index] == 0) {
+      wanted.push_back({index, stored && !whole, stored});
+    }
     i = j;
   }
   RK_RETURN_IF_ERROR(make_writable(wanted));
@@ -137,7 +153,9 @@ Status SequenceKv::prepare(std::span<const int32_t> positions) {
 }
 
 void SequenceKv::slots(int layer, std::span<const int32_t> positions, int64_t* out) const {
-  const Head* heads = &heads_[static_cast<size_t>(layer) * static_cast<size_t>(num_kv_heads_)];
+  const size_t first_head = static_cast<size_t>(layer) * static_cast<size_t>(num_kv_heads_);
+  const Head* heads = &heads_[first_head];
+  const uint8_t* keeps = keeps_stored_.empty() ? nullptr : &keeps_stored_[first_head];
   int index = positions.empty() ? 0 : piece_at(positions[0]);
   for (const int32_t position : positions) {
     while (position >= pieces_[static_cast<size_t>(index)].info.offset +
@@ -148,6 +166,10 @@ void SequenceKv::slots(int layer, std::span<const int32_t> positions, int64_t* o
     const int32_t row = position - piece.info.offset;
     const auto page = static_cast<size_t>(piece.base + (row - piece.first_row) / page_rows_);
     for (int g = 0; g < num_kv_heads_; ++g) {
+      if (keeps != nullptr && piece.info.stored && keeps[g] != 0) {
+        *out++ = -1;
+        continue;
+      }
       *out++ = int64_t{heads[g].pages[page]} * page_rows_ + row % page_rows_;
     }
   }

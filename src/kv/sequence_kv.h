@@ -38,6 +38,12 @@ class SequenceKv {
   /// rows until they are prepared. Only the last piece can grow beyond `num_rows`.
   void add_fresh(int32_t row_begin, int32_t num_rows);
 
+  /// Heads, [num_heads()], 1 each, whose rows of stored pieces stay as they are: prepare() makes no
+  /// private copies of theirs, and slots() has none to write to. Requires: nothing was prepared.
+  void keep_stored(std::vector<uint8_t> heads);
+  /// The same, empty where no head does.
+  std::span<const uint8_t> keeps_stored() const { return keeps_stored_; }
+
   /// Positions covered by the pieces.
   int32_t num_positions() const { return num_positions_; }
   int num_heads() const { return static_cast<int>(heads_.size()); }  ///< layers * KV heads
@@ -49,8 +55,8 @@ class SequenceKv {
   /// Errors: kExhausted from the pool, all or none: what was prepared before stays valid.
   Status prepare(std::span<const int32_t> positions);
 
-  /// Slot of each (position, KV head) of a layer for kv_write: page * P + row, [T * G].
-  /// Requires: the positions were prepared.
+  /// Slot of each (position, KV head) of a layer for kv_write: page * P + row, [T * G]; -1 where
+  /// the stored row stays. Requires: the positions were prepared.
   void slots(int layer, std::span<const int32_t> positions, int64_t* out) const;
 
   /// Index of each position's row in its span's frame: what K is rotated at. [T]
@@ -117,6 +123,7 @@ class SequenceKv {
   struct Wanted {
     size_t index = 0;
     bool copy = false;  ///< rows of the shared page stay
+    bool stored = false;
   };
   Status make_writable(std::span<const Wanted> wanted);
   void rebuild_runs(Head& head, const std::vector<Piece>& pieces) const;
@@ -132,6 +139,8 @@ class SequenceKv {
   mutable std::vector<Head> heads_;  ///< their runs are made on demand
   mutable bool runs_known_ = false;
   bool keeps_all_rows_ = false;
+  std::vector<uint8_t> keeps_stored_;  ///< empty: none
+  size_t first_writer_ = 0;            ///< head whose stored rows may be replaced
   std::vector<int32_t> changed_;
   int32_t num_positions_ = 0;
   int64_t num_own_pages_ = 0;

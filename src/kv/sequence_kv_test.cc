@@ -317,5 +317,60 @@ TEST(SequenceKv, EntriesRunsAndChangesDescribeTheSamePages) {
   EXPECT_EQ(kv->num_entries(), 6);
 }
 
+// Heads 1 and 2 of four keep what is stored; fresh rows are every head's own.
+TEST(SequenceKv, HeadsThatKeepStoredRowsAreNotWritten) {
+  auto pool = make_pool(200);
+  std::shared_ptr<const FrameRows> document;
+  {
+    auto source = make(*pool);
+    source->keep_all_rows();
+    source->add_fresh(0, 10);
+    write(*pool, *source, range(0, 10), 100);
+    document = source->freeze(0, 0, 10);
+  }
+  const int64_t used = pool->num_used();
+  auto kv = make(*pool);
+  kv->keep_stored({0, 1, 1, 0});
+  kv->add_fresh(0, 3);
+  kv->add_stored(document, 0, 10);
+  kv->add_fresh(0, 2);
+  const auto all = range(0, 15);
+  ASSERT_TRUE(kv->prepare(all).ok());
+  ASSERT_TRUE(kv->prepare(all).ok());  // nothing is asked for twice
+  EXPECT_EQ(pool->num_used() - used, 2 * kAll + 3 * 2);
+  for (int l = 0; l < kLayers; ++l) {
+    const auto to = slots(*kv, l, all);
+    for (size_t i = 0; i < to.size(); ++i) {
+      const bool stored = i / kHeads >= 3 && i / kHeads < 13;
+      const bool keeps = l * kHeads + static_cast<int>(i % kHeads) == 1 ||
+                         l * kHeads + static_cast<int>(i % kHeads) == 2;
+      EXPECT_EQ(to[i] < 0, stored && keeps) << l << " " << i;
+      if (to[i] < 0) continue;
+      k_at(*pool, to[i])[0] = 200 + static_cast<float>(i / kHeads);
+      k_at(*pool, to[i])[1] = static_cast<float>(l * kHeads + static_cast<int>(i % kHeads));
+    }
+  }
+  EXPECT_EQ(rows(*pool, *kv, 0, 0)[5].second, 205);
+  EXPECT_EQ(rows(*pool, *kv, 0, 1)[5].second, 102);  // row 2 of the document
+  EXPECT_EQ(rows(*pool, *kv, 1, 0)[5].second, 102);
+  EXPECT_EQ(rows(*pool, *kv, 1, 1)[5].second, 205);
+  EXPECT_EQ(rows(*pool, *kv, 0, 1)[14].second, 214);
+}
+
+TEST(SequenceKv, AllHeadsMayKeepStoredRows) {
+  auto pool = make_pool(100);
+  auto source = make(*pool);
+  source->keep_all_rows();
+  source->add_fresh(0, 10);
+  write(*pool, *source, range(0, 10), 100);
+  auto kv = make(*pool);
+  kv->keep_stored(std::vector<uint8_t>(kAll, 1));
+  kv->add_stored(source->freeze(0, 0, 10), 0, 10);
+  const int64_t used = pool->num_used();
+  ASSERT_TRUE(kv->prepare(range(0, 10)).ok());
+  EXPECT_EQ(pool->num_used(), used);
+  EXPECT_EQ(slots(*kv, 1, {3}), (std::vector<int64_t>{-1, -1}));
+}
+
 }  // namespace
 }  // namespace rk::kv

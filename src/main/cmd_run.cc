@@ -51,7 +51,8 @@ json::object work_json(const engine::RequestStats& s) {
           {"predicted_flops", s.predicted_work.flops},
           {"predicted_bytes", s.predicted_work.bytes},
           {"decode_flops", s.decode_work.flops},
-          {"decode_bytes", s.decode_work.bytes}};
+          {"decode_bytes", s.decode_work.bytes},
+          {"ffn_skipped", s.ffn_skipped}};
 }
 
 Status run(const RunFlags& f, const CommonFlags& common) {
@@ -143,10 +144,12 @@ Command cmd_run() {
       .declare = [](Flags& flags, const CommonFlags& common) -> Action {
         auto f = std::make_shared<RunFlags>();
         flags.add("-d,--document", f->documents, "a UTF-8 text file; may repeat");
-        flags.add("--mode", f->mode,
-                  "dense, prefix, reuse, boundary[:k], selective[:ratio]; to compare with: "
-                  "random[:ratio], cacheblend[:ratio], none (no documents); or auto: what --card "
-                  "allows at --quality");
+        flags.add(
+            "--mode", f->mode,
+            "dense, prefix, reuse, boundary[:k], selective[:ratio], redknot[:FFN threshold]; to "
+            "compare with: random[:ratio], cacheblend[:ratio], none (no documents); or auto: what "
+            "--card "
+            "allows at --quality");
         flags.choice("--quality", f->quality, {"strict", "balanced", "fast"},
                      "mode auto: the fastest mode measured to be this faithful");
         flags.add("--boundary-rows", f->boundary_rows, "boundary: rows recomputed per document");

@@ -16,6 +16,7 @@
 #include "kv/sequence_kv.h"
 #include "model/config.h"
 #include "model/family.h"
+#include "model/sparse_ffn.h"
 #include "model/weight_files.h"
 #include "tensor/buffer.h"
 #include "tensor/device.h"
@@ -52,6 +53,7 @@ struct StepInput {
   View logits;  ///< [logits_rows.size(), vocab] f32 out, in host memory; empty with `sampling`
   const StepSampling* sampling = nullptr;  ///< only where can_sample()
   const ScoreSink* scores = nullptr;       ///< null: not wanted, and costs nothing
+  const SparseFfn* ffn = nullptr;          ///< null: every row runs every FFN; of one sequence
 };
 
 /// How a card keeps the layers' matrices. kAuto: as the file has them, quantised ones in the least

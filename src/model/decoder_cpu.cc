@@ -38,6 +38,18 @@ View heads_of(const View& x, int64_t rows, int64_t begin, int64_t heads, int64_t
   return out;
 }
 
+// Of every row of x [T, W] f32: how much its attention output matters (spec B5).
+std::vector<double> row_norms(const View& x) {
+  std::vector<double> out;
+  for (int64_t t = 0; t < x.dim[0]; ++t) {
+    const float* row = x.row<float>(t);
+    double sum = 0;
+    for (int64_t d = 0; d < x.dim[1]; ++d) sum += double{row[d]} * row[d];
+    out.push_back(std::sqrt(sum));
+  }
+  return out;
+}
+
 class CpuDecoder : public Decoder {
  public:
   explicit CpuDecoder(const LoadArgs& args) : Decoder(args.config, args.options, args.family) {}
@@ -62,6 +74,8 @@ class CpuDecoder : public Decoder {
   Status carve_workspace();
   /// What of `attn`, a layer's attention over all rows of the step, the sink wants; needs its lse.
   Status add_scores(const kernels::SegAttnArgs& attn, const ScoreSink& sink, kernels::Context& ctx);
+  /// Adds the FFN of the rows' residuals to them.
+  Status run_ffn(Layer& w, View x, std::span<const int32_t> chosen, kernels::Context& ctx);
   Status run_layer(int index, const Rows& rows, int64_t& num_rows, const StepInput& step,
                    kernels::Context& ctx);
 
@@ -254,7 +268,6 @@ Status CpuDecoder::run_layer(int index, const Rows& rows, int64_t& num_rows, con
     }
     num_rows = kept;
     x = x_.rows(0, num_rows);
-    normed = View(normed_.data, DType::kF32, {num_rows, c.hidden});
     attn.q = heads_of(qkv, num_rows, 0, c.num_heads, c.head_dim);
     attn.o = View(attended_.data, DType::kF32, {num_rows, c.num_heads, c.head_dim});
     attn.q_pos = last_pos;
@@ -267,13 +280,42 @@ Status CpuDecoder::run_layer(int index, const Rows& rows, int64_t& num_rows, con
   RK_RETURN_IF_ERROR(
       kernels::gemm({flat, w.o.get(), w.o_bias.empty() ? kNone : as_view(w.o_bias), x, true}, ctx));
 
+  if (step.ffn == nullptr || index < step.ffn->dense_layers ||
+      index + 1 == Decoder::num_layers(step)) {
+    return run_ffn(w, x, {}, ctx);
+  }
+  const std::vector<int32_t> chosen = ffn_rows(*step.ffn, row_norms(flat));
+  *step.ffn->num_skipped += num_rows - static_cast<int64_t>(chosen.size());
+  return run_ffn(w, x, chosen, ctx);
+}
+
+// `chosen`: rows of x, ascending; none: all. They are gathered, so that the others cost nothing.
+Status CpuDecoder::run_ffn(Layer& w, View x, std::span<const int32_t> chosen,
+                           kernels::Context& ctx) {
+  const ModelConfig& c = config_;
+  const bool all = chosen.empty();
+  const auto num_rows = all ? x.dim[0] : static_cast<int64_t>(chosen.size());
+  View normed(normed_.data, DType::kF32, {x.dim[0], c.hidden});
   RK_RETURN_IF_ERROR(kernels::rms_norm({x, as_view(w.ffn_norm), c.rms_eps, normed}, ctx));
+  for (int64_t i = 0; i < num_rows && !all; ++i) {
+    const int64_t from = chosen[static_cast<size_t>(i)];
+    if (from == i) continue;
+    std::memmove(normed.row<float>(i), normed.row<float>(from), static_cast<size_t>(c.hidden) * 4);
+  }
+  normed = normed.rows(0, num_rows);
   const View gate_up = gate_up_.rows(0, num_rows);
   RK_RETURN_IF_ERROR(kernels::gemm({normed, w.gate_up.get(), kNone, gate_up, false}, ctx));
   View hidden(gate_up.data, DType::kF32, {num_rows, c.ffn});
   hidden.stride[0] = gate_up.stride[0];
   RK_RETURN_IF_ERROR(kernels::swiglu({gate_up, hidden}, ctx));
-  return kernels::gemm({hidden, w.down.get(), kNone, x, true}, ctx);
+  if (all) return kernels::gemm({hidden, w.down.get(), kNone, x, true}, ctx);
+  RK_RETURN_IF_ERROR(kernels::gemm({hidden, w.down.get(), kNone, normed, false}, ctx));
+  for (int64_t i = 0; i < num_rows; ++i) {
+    float* to = x.row<float>(chosen[static_cast<size_t>(i)]);
+    const float* from = normed.row<float>(i);
+    for (int64_t d = 0; d < c.hidden; ++d) to[d] += from[d];
+  }
+  return {};
 }
 
 Status CpuDecoder::forward(const StepInput& step, kernels::Context& ctx) {

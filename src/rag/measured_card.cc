@@ -83,7 +83,7 @@ engine::Card measured_card(const Summary& summary, const std::vector<const Sampl
     if (exact || !engine::fits_on_card(setting.mode)) continue;
     engine::CardEntry e;
     e.mode = setting.mode;
-    e.ratio = engine::takes_ratio(setting.mode) ? setting.selective_ratio : 0;
+    e.ratio = engine::mode_share(setting);
     e.boundary_rows = setting.mode == engine::Mode::kBoundary ? setting.boundary_rows : 0;
     e.fit = fit;
     e.low_precision = identity.low_precision;

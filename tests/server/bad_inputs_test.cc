@@ -180,7 +180,7 @@ TEST_F(BadInputs, Groups3And9To11Numbers) {
            R"("redknot":5)",
            R"("redknot":{"mode":"magic"})",
            R"("redknot":{"mode":5})",
-           R"("redknot":{"mode":"redknot"})",
+           R"("redknot":{"mode":"redknot:0"})",
            R"("redknot":{"mode":"selective","ratio":1.5})",
            R"("redknot":{"mode":"selective","ratio":-0.1})",
            R"("redknot":{"mode":"selective","ratio":"0.1"})",
