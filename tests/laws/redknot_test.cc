@@ -152,6 +152,19 @@ TEST_P(Redknot, MoreOfTheMassMeansMoreRows) {
   EXPECT_GT(last, 0);
 }
 
+// Rows that run the FFN get their own, whatever is left out beside them: leaving out one row in
+// forty changes little, however far the others had to move.
+TEST_P(Redknot, EveryRowGetsItsOwnFfn) {
+  Engine::Options options;
+  options.max_step_rows = 64;  // a document is ranked as a whole
+  auto e = load(GetParam(), options);
+  RequestStats stats;
+  const auto full = logits(*e, redknot(), 11), sparse = logits(*e, redknot(0.97), 11, &stats);
+  EXPECT_GT(stats.ffn_skipped, 1);
+  EXPECT_LT(stats.ffn_skipped, 8);
+  EXPECT_LT(distance(full, sparse), 0.06);  // a row that gets another's: above 0.3
+}
+
 // What is ranked together does not depend on how the steps before a document ended.
 TEST_P(Redknot, SparseRowsDoNotDependOnWhatIsStored) {
   auto e = engine();
