@@ -16,6 +16,7 @@
 #include "main/cli.h"
 #include "main/output.h"
 #include "main/progress.h"
+#include "main/rag_output.h"
 #include "main/session.h"
 #include "main/version.h"
 #include "rag/compare.h"
@@ -120,20 +121,6 @@ Status check(const RagFlags& f) {
   return {};
 }
 
-Status write_whole(const fs::path& path, const std::string& text) {
-  const fs::path part = path.string() + ".part";
-  {
-    std::ofstream out(part, std::ios::binary);
-    out << text;
-    out.flush();
-    if (!out) return unavailable(part.string(), ": cannot be written");
-  }
-  std::error_code error;
-  fs::rename(part, path, error);
-  if (error) return unavailable(path.string(), ": ", error.message());
-  return {};
-}
-
 class RagBench {
  public:
   RagBench(const RagFlags& flags, const CommonFlags& common) : flags_(flags), common_(common) {}
@@ -160,24 +147,17 @@ class RagBench {
     summary.configuration = configuration_;
     summary.provenance = provenance();
     summary.skipped = std::move(skipped);
-    const std::string text = rag::summary_json(summary);
-    RK_RETURN_IF_ERROR(write_whole(out / "summary.json", text + "\n"));
-    RK_RETURN_IF_ERROR(write_whole(out / "report.html", rag::report_html(summary, results)));
-    RK_TRY(const auto identity, session_->engine->card_identity());
-    engine::Request asked;
-    session_->set_company(asked);
     // A mixture of fits says nothing of the worst of them, which is what a card must speak of.
+    std::optional<engine::Card> card;
     if (flags_.predecessors == 0 || flags_.predecessors == 1) {
+      engine::Request asked;
+      session_->set_company(asked);
       const engine::Fit fit =
           flags_.predecessors == 1 ? engine::Fit::kPredecessor : engine::asked_fit(asked);
-      const engine::Card card = rag::measured_card(summary, results, identity, fit);
-      RK_RETURN_IF_ERROR(write_whole(out / "card.json", card.to_json()));
+      card = rag::measured_card(summary, results, identity_, fit);
     }
-    if (common_.json) {
-      std::cout << text << "\n";
-    } else {
-      print(summary);
-    }
+    RK_RETURN_IF_ERROR(write_rag_output(flags_.out, summary, results, card));
+    print_rag_summary(summary, flags_.out, common_.json);
     return {};
   }
 
@@ -282,16 +262,16 @@ class RagBench {
 
   // What a figure depends on; never which or how many samples.
   Status configure() {
-    RK_TRY(const kv::Digest weights, kv::weights_digest(session_->path, ""));
+    RK_TRY(identity_, session_->engine->card_identity());
     RK_TRY(const kv::Digest program, kv::file_digest("/proc/self/exe"));
     rag::Fields& fields = configuration_.fields;
     const auto add = [&](const char* name, const auto& value) {
       fields.emplace_back(name, cat(value));
     };
     add("model", session_->path.substr(session_->path.find_last_of('/') + 1));
-    add("weights_sha256", weights.hex());
+    add("weights_sha256", identity_.weights);
     add("tokenizer", session_->tokenizer->fingerprint());
-    add("plan", session_->engine->plan().digest());
+    add("plan", identity_.plan);
     add("company", common_.company);
     add("version", version());
     add("commit", commit());
@@ -302,7 +282,7 @@ class RagBench {
     std::string kernels;
     for (const auto& [op, variant] : common_.kernels) kernels += cat(op, "=", variant, " ");
     add("kernels", kernels);
-    add("kv_dtype", dtype_name(session_->engine->pool().dtype()));
+    add("kv_dtype", identity_.kv_dtype);
     add("kv_store", common_.kv_store);
     std::string modes;
     for (const auto& mode : options_.modes) modes += cat(modes.empty() ? "" : ",", mode.name);
@@ -345,38 +325,6 @@ class RagBench {
     return fields;
   }
 
-  void print(const rag::Summary& summary) const {
-    std::vector<std::vector<std::string>> table = {{"tokens", "task", "mode", "n", "score", "KL",
-                                                    "KL <=", "top-1", "same answer", "lost",
-                                                    "TTFT ms", "speed-up", "tokens/s", "answer"}};
-    const auto percent = [](double share) { return cat(std::lround(100 * share), " %"); };
-    for (const rag::Group& g : summary.groups) {
-      const auto n = [](double v) { return rag::short_number(v); };
-      table.push_back({g.length_tokens == 0 ? "own" : cat(g.length_tokens), g.task, g.mode,
-                       cat(g.num_samples), n(g.score.value), g.kl ? n(g.kl->value) : "-",
-                       g.kl ? n(g.kl->interval.high) : "-",
-                       g.same_top1 ? percent(*g.same_top1) : "-", percent(g.same_answer),
-                       g.needle_loss_bound ? cat(g.needle_lost, "/", g.needle_found) : "-",
-                       n(g.ttft_ms), n(g.speedup.value) + "x",
-                       g.tokens_per_s ? n(*g.tokens_per_s) : "-", n(g.answer_tokens)});
-    }
-    print_table(table);
-    std::cout
-        << "\nKL(dense || mode) along the dense answer, and the upper end of its 95 % interval; "
-           "lost: needles that\ndense found and the mode did not; TTFT and speed-up: medians; "
-           "answer: its mean tokens.\n";
-    if (summary.exploratory) {
-      std::cout << "Exploratory: fewer than " << rag::kPublishedSamples
-                << " samples of a task and length.\n";
-    }
-    if (!summary.skipped.empty()) {
-      std::cout << summary.skipped.size()
-                << " samples skipped, the first: " << summary.skipped.front().id << ": "
-                << summary.skipped.front().why << "\n";
-    }
-    std::cout << (fs::path(flags_.out) / "report.html").string() << "\n";
-  }
-
   const RagFlags& flags_;
   const CommonFlags& common_;
   std::vector<std::string> tasks_;
@@ -385,6 +333,7 @@ class RagBench {
   std::unique_ptr<Session> session_;
   rag::CompareOptions options_;
   rag::Configuration configuration_;
+  engine::CardIdentity identity_;
   std::vector<rag::SampleSource> sources_;
 };
 
@@ -419,8 +368,7 @@ Command cmd_bench_rag() {
                   "share of the documents that are stored behind the one before them too, as "
                   "prompts that recur leave them; a card is written for 0 and 1 only");
         flags.add("--shard", f->shard,
-                  "I/N: part I of N, for several processes; join their samples.jsonl in one "
-                  "folder and run without it for the report");
+                  "I/N: part I of N, for several processes; `redknot bench report` joins them");
         flags.add("--out", f->out,
                   "folder for samples.jsonl, summary.json, report.html and card.json (for --card)");
         return {[f, &common] { return RagBench(*f, common).run(); }, [f] { return check(*f); }};

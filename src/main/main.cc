@@ -17,6 +17,7 @@
   use(cmd_bench_decode) \
   use(cmd_bench_ttft) \
   use(cmd_bench_rag) \
+  use(cmd_bench_report) \
   use(cmd_bench_shapes) \
   use(cmd_serve)         \
   // last line

@@ -15,9 +15,8 @@ std::string version_text() {
   const std::string sanitizers = build_info::kSanitizers;
   return cat("redknot ", version(), "\ncommit    ", commit(), "\ncompiler  ", build_info::kCompiler,
              ", ", build_info::kBuildType, sanitizers.empty() ? "" : ", sanitizers ", sanitizers,
-             "\ncuda      ",
-             cuda.empty() ? "not built in" : cat("not built in (toolkit ", cuda, " seen)"),
-             "\nfeatures  cpu", "\nthis CPU  ", cpu_feature_names());
+             "\ncuda      ", cuda.empty() ? "not built in" : cat("toolkit ", cuda),
+             "\nfeatures  cpu", cuda.empty() ? "" : ", cuda", "\nthis CPU  ", cpu_feature_names());
 }
 
 }  // namespace rk::cli

@@ -89,6 +89,17 @@ TEST(Summary, GroupsByLengthTaskAndMode) {
   EXPECT_TRUE(m.summary.exploratory);
 }
 
+TEST(Summary, OfSeveralTasksOnlyPlantedFactsAreNeedles) {
+  const Made m = make();
+  const Group &all = m.summary.groups[5], &cwe = m.summary.groups[3];
+  EXPECT_EQ(cwe.task, "cwe");
+  EXPECT_EQ(cwe.needle_lost, 1);
+  EXPECT_EQ(all.task, "all");
+  EXPECT_EQ(all.num_samples, 8);
+  EXPECT_EQ(all.needle_found, 3);  // of mk alone
+  EXPECT_EQ(all.needle_lost, 1);
+}
+
 TEST(Summary, WithoutADenseAnswerThereIsNoDivergence) {
   SampleResult r = sample(1, 0, "data");
   for (ModeResult& m : r.modes) {

@@ -7,6 +7,7 @@
 
 #include "kv/identity.h"
 #include "rag/random.h"
+#include "rag/tasks.h"
 
 namespace rk::rag {
 namespace {
@@ -46,8 +47,13 @@ void add_scores(const Results& results, size_t mode, uint64_t seed, Group& g) {
   g.score_diff = figure(diffs, mean, seed);
   g.exact_match = mean_of(results, mode, [](const ModeResult& m) { return m.exact_match; });
   g.f1 = mean_of(results, mode, [](const ModeResult& m) { return m.f1; });
+  // Of several tasks together only the planted facts count: the others ask for more than finding.
+  const bool only_facts = g.task == "all" && std::ranges::any_of(results, [](const auto* r) {
+                            return r->task == kPlantedFactTask;
+                          });
   bool needles = false;
   for (const SampleResult* r : results) {
+    if (only_facts && r->task != kPlantedFactTask) continue;
     needles = needles || r->needle;
     if (!r->needle || r->modes[0].score == 0) continue;
     ++g.needle_found;

@@ -45,8 +45,9 @@ struct Group {
   std::optional<double> kl_p95;
   std::optional<double> same_top1;  ///< share of the dense answers' tokens
   double same_answer = 0;           ///< share of samples
-  /// Needle tasks: of the samples that dense scored, those that the mode scored lower, and the
-  /// exact one-sided 95 % bound of that rate. Gains elsewhere do not make up for a loss.
+  /// Needle tasks (of several tasks together: the planted facts alone, where there are any): of the
+  /// samples that dense scored, those that the mode scored lower, and the exact one-sided 95 %
+  /// bound of that rate. Gains elsewhere do not make up for a loss.
   int64_t needle_found = 0, needle_lost = 0;
   std::optional<double> needle_loss_bound;
   double ttft_ms = 0;                  ///< median

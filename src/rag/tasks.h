@@ -23,6 +23,9 @@
 
 namespace rk::rag {
 
+/// The task that asks for one planted fact: what a card's needle loss is measured on (spec A8).
+inline constexpr const char* kPlantedFactTask = "mk";
+
 struct Document {
   std::string title;  ///< may be empty
   std::string text;

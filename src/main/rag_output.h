@@ -1,0 +1,23 @@
+// What `bench rag` and `bench report` leave behind and print. Main thread only.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "engine/card.h"
+#include "rag/summary.h"
+
+namespace rk::cli {
+
+/// Writes summary.json and report.html into `folder`, and card.json where `card` is given; each
+/// whole or not at all. Errors: kUnavailable.
+Status write_rag_output(const std::string& folder, const rag::Summary& summary,
+                        const std::vector<const rag::SampleResult*>& results,
+                        const std::optional<engine::Card>& card);
+
+/// The table for people, or the summary as JSON.
+void print_rag_summary(const rag::Summary& summary, const std::string& folder, bool json);
+
+}  // namespace rk::cli

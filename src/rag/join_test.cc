@@ -1,0 +1,126 @@
+#include "rag/join.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+namespace rk::rag {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+SampleResult sample(const std::string& task, int64_t length, int i,
+                    const std::vector<std::string>& modes) {
+  SampleResult r{.id = cat(task, "-", length, "-", i), .task = task, .config = "c"};
+  r.prompt_digest = cat("d", i);
+  r.length_tokens = length;
+  r.prompt_tokens = length - 10;
+  r.num_documents = 8;
+  for (const std::string& mode : modes) {
+    r.modes.push_back({.mode = mode, .kl = 0.01, .kl_tokens = 2, .ttft_ms = 100});
+  }
+  return r;
+}
+
+class JoinTest : public testing::Test {
+ protected:
+  void SetUp() override { root_ = fs::temp_directory_path() / cat("rk_join_", getpid()); }
+  void TearDown() override { fs::remove_all(root_); }
+
+  std::string folder(const char* name, const std::vector<SampleResult>& samples,
+                     const Fields& fields, bool with_summary = true) {
+    const fs::path path = root_ / name;
+    fs::create_directories(path);
+    std::ofstream out(path / "samples.jsonl");
+    for (const SampleResult& s : samples) out << to_json_line(s) << "\n";
+    out << "{\"id\": \"half";
+    if (with_summary) {
+      Summary summary;
+      summary.configuration.fields = fields;
+      summary.provenance = {{"command", cat("bench of ", name)}};
+      std::ofstream(path / "summary.json") << summary_json(summary);
+    }
+    return path.string();
+  }
+  static Fields fields(const char* company = "neutral", const char* predecessors = "0") {
+    return {{"model", "m"},       {"weights_sha256", "w"}, {"plan", "p"},
+            {"company", company}, {"kv_dtype", "bf16"},    {"predecessors", predecessors},
+            {"seed", "7"}};
+  }
+  fs::path root_;
+};
+
+TEST_F(JoinTest, ShardsAndLengthsBecomeOneRunOfTheModesThatAllHave) {
+  const auto a = folder(
+      "a", {sample("mk", 4096, 10, {"dense", "reuse"}), sample("mk", 4096, 2, {"dense", "reuse"})},
+      fields());
+  const auto b = folder("b", {sample("mk", 4096, 2, {"dense", "reuse"})}, {}, false);
+  Fields other = fields();
+  other.back().second = "8";
+  const auto c = folder("c", {sample("mk", 1024, 1, {"dense", "none", "reuse"})}, other);
+  const auto joined = read_results(std::vector<std::string>{a, b, c});
+  ASSERT_TRUE(joined.ok()) << joined.status().message();
+  ASSERT_EQ(joined->results.size(), 3U);  // one was met twice, half lines are no samples
+  EXPECT_EQ(joined->results[0].id, "mk-1024-1");
+  EXPECT_EQ(joined->results[1].id, "mk-4096-2");
+  EXPECT_EQ(joined->results[2].id, "mk-4096-10");
+  for (const SampleResult& r : joined->results) {
+    ASSERT_EQ(r.modes.size(), 2U);
+    EXPECT_EQ(r.modes[1].mode, "reuse");
+  }
+  EXPECT_EQ(joined->seed, 7U);
+  EXPECT_THAT(joined->configuration.fields, testing::Contains(testing::Pair("seed", "7 | 8")));
+  EXPECT_THAT(joined->provenance,
+              testing::Contains(testing::Pair("command", "bench of a | bench of c")));
+  EXPECT_EQ(identity_of(joined->configuration).kv_dtype, "bf16");
+}
+
+TEST_F(JoinTest, WhatWasMeasuredDifferentlyDoesNotStandTogether) {
+  const auto a = folder("a", {sample("mk", 4096, 1, {"dense"})}, fields());
+  const auto b = folder("b", {sample("mk", 4096, 2, {"dense"})}, fields("none"));
+  const auto joined = read_results(std::vector<std::string>{a, b});
+  EXPECT_EQ(joined.code(), Code::kInvalidArgument);
+  EXPECT_THAT(joined.status().message(), HasSubstr("company is none, that of the others neutral"));
+  EXPECT_EQ(read_results(std::vector<std::string>{"/nowhere"}).code(), Code::kNotFound);
+  const auto alone = folder("c", {sample("mk", 4096, 1, {"dense"})}, {}, false);
+  EXPECT_EQ(read_results(std::vector<std::string>{alone}).code(), Code::kNotFound);
+  std::ofstream(fs::path(a) / "samples.jsonl") << "{}\n";
+  const auto bad = read_results(std::vector<std::string>{a});
+  EXPECT_EQ(bad.code(), Code::kDataLoss);
+  EXPECT_THAT(bad.status().message(), HasSubstr("samples.jsonl:1: field 'id'"));
+}
+
+TEST_F(JoinTest, TimesComeFromTheRunThatWasAlone) {
+  const auto group = [](const char* mode, const char* task, int64_t length, double ms) {
+    Group g{.mode = mode, .task = task, .length_tokens = length};
+    g.ttft_ms = ms;
+    return g;
+  };
+  Summary summary, alone;
+  summary.groups = {group("reuse", "mk", 4096, 500), group("reuse", "all", 4096, 600)};
+  alone.groups = {group("reuse", "mk", 4096, 9), group("reuse", "all", 4096, 7),
+                  group("reuse", "all", 8192, 70)};
+  ASSERT_TRUE(take_times(alone, summary).ok());
+  EXPECT_EQ(summary.groups[0].ttft_ms, 7);
+  EXPECT_EQ(summary.groups[1].ttft_ms, 7);
+  summary.groups.push_back(group("none", "all", 4096, 1));
+  EXPECT_THAT(take_times(alone, summary).message(), HasSubstr("none of mode none at 4096 tokens"));
+}
+
+TEST(JoinFit, FollowsCompanyAndKnownPredecessors) {
+  const auto fit = [](const char* company, const char* predecessors) {
+    return fit_of({{{"company", company}, {"predecessors", predecessors}}});
+  };
+  EXPECT_EQ(*fit("neutral", "0"), engine::Fit::kCompany);
+  EXPECT_EQ(*fit("none", "0"), engine::Fit::kLead);
+  EXPECT_EQ(*fit("mean:4", "0"), engine::Fit::kMean);
+  EXPECT_EQ(*fit("neutral", "1"), engine::Fit::kPredecessor);
+  EXPECT_THAT(fit("neutral", "0.5").status().message(), HasSubstr("mixture"));
+}
+
+}  // namespace
+}  // namespace rk::rag
