@@ -5,10 +5,10 @@
 #include <boost/json.hpp>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <tuple>
 
 #include "base/log.h"
+#include "base/read_file.h"
 
 namespace rk::engine {
 namespace {
@@ -279,11 +279,7 @@ Result<Card> Card::parse(std::string_view text, const std::string& name) {
 }
 
 Result<Card> Card::load(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return not_found(path, ": no such file");
-  std::string text(kMaxBytes + 1, '\0');  // parse() refuses what is longer
-  in.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<size_t>(in.gcount()));
+  RK_TRY(const std::string text, read_file(path, kMaxBytes));
   return parse(text, path);
 }
 
@@ -325,7 +321,9 @@ Result<std::optional<Card>> find_cards(std::span<const std::string> folders,
     std::error_code error;
     const size_t first = files.size();
     for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
-      if (it->path().extension() == ".json") files.push_back(it->path());
+      std::error_code ignored;
+      const bool pipe = it->is_fifo(ignored);  // nobody may ever write into it
+      if (it->path().extension() == ".json" && !pipe) files.push_back(it->path());
     }
     std::sort(files.begin() + static_cast<std::ptrdiff_t>(first), files.end());
   }

@@ -3,12 +3,9 @@
 #include <algorithm>
 #include <boost/json.hpp>
 #include <charconv>
-#include <fstream>
-#include <map>
-#include <optional>
-#include <set>
-#include <sstream>
 #include <tuple>
+
+#include "base/read_file.h"
 
 namespace rk::rag {
 namespace {
@@ -16,6 +13,7 @@ namespace {
 namespace json = boost::json;
 
 constexpr size_t kMaxBytes = size_t{1} << 30;
+constexpr const char* kDense = "dense";
 
 // What results that stand together must agree in.
 constexpr const char* kSame[] = {"model",     "weights_sha256", "tokenizer", "plan",
@@ -33,20 +31,6 @@ std::string field(const Fields& fields, std::string_view name) {
   return value == nullptr ? "" : *value;
 }
 
-Result<std::string> read_text(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return not_found(path, ": no such file");
-  std::string text;
-  char buffer[1 << 16];
-  while (in.read(buffer, sizeof buffer) || in.gcount() > 0) {
-    text.append(buffer, static_cast<size_t>(in.gcount()));
-    if (text.size() > kMaxBytes) {
-      return invalid_argument(path, ": more than ", kMaxBytes, " bytes of results");
-    }
-  }
-  return text;
-}
-
 Fields read_fields(const json::value& value) {
   Fields out;
   if (!value.is_object()) return out;
@@ -58,41 +42,31 @@ Fields read_fields(const json::value& value) {
 
 struct Head {
   Fields configuration, provenance;
+  std::string hash;
 };
 
-Result<Head> read_head(const std::string& path) {
-  RK_TRY(const std::string text, read_text(path));
+Result<Head> read_head(const std::string& path, const std::string& text) {
   boost::system::error_code error;
   const json::value root = json::parse(text, error);
-  if (error || !root.is_object()) return data_loss(path, ": no JSON object: ", error.message());
+  if (error) return data_loss(path, ": no JSON: ", error.message());
+  if (!root.is_object()) return data_loss(path, ": no JSON object");
   const json::object& object = root.get_object();
   const json::value *configuration = object.if_contains("configuration"),
                     *provenance = object.if_contains("provenance");
   if (configuration == nullptr || provenance == nullptr) {
     return data_loss(path, ": no summary of bench rag: configuration or provenance is missing");
   }
-  return Head{read_fields(*configuration), read_fields(*provenance)};
-}
-
-Status add_samples(const std::string& path, std::set<std::string>& known,
-                   std::vector<SampleResult>& out) {
-  RK_TRY(const std::string text, read_text(path));
-  size_t begin = 0;
-  for (int64_t number = 1;; ++number) {
-    const size_t end = text.find('\n', begin);
-    if (end == std::string::npos) return {};
-    auto result = parse_json_line(text.substr(begin, end - begin));
-    if (!result.ok()) return data_loss(path, ":", number, ": ", result.status().message());
-    if (known.insert(cat(result->id, "/", result->prompt_digest)).second) {
-      out.push_back(std::move(result).value());
-    }
-    begin = end + 1;
+  const json::value* hash =
+      configuration->is_object() ? configuration->get_object().if_contains("hash") : nullptr;
+  if (hash == nullptr || !hash->is_string()) {
+    return data_loss(path, ": no summary of bench rag: configuration.hash is missing");
   }
+  return Head{read_fields(*configuration), read_fields(*provenance),
+              std::string(hash->get_string())};
 }
 
-// Every sample keeps the modes that all have, in the order of the first.
-void keep_common_modes(std::vector<SampleResult>& results) {
-  if (results.empty()) return;
+// Every sample keeps the modes that all have, in the order of the first. Errors: none is left.
+Status keep_common_modes(std::vector<SampleResult>& results) {
   std::vector<std::string> common;
   for (const ModeResult& m : results.front().modes) common.push_back(m.mode);
   for (const SampleResult& r : results) {
@@ -108,6 +82,12 @@ void keep_common_modes(std::vector<SampleResult>& results) {
     r.modes = std::move(kept);
     r.order.clear();
   }
+  if (!common.empty() && common.front() == kDense) return {};
+  std::string first;
+  for (const std::string& name : common) first += cat(first.empty() ? "" : ", ", name);
+  return invalid_argument("samples.jsonl: ", results.size(), " samples have ",
+                          common.empty() ? "no mode" : first,
+                          " in common; dense, their first, is what all are compared with");
 }
 
 // "mk-4096-12" comes before "mk-4096-100".
@@ -117,43 +97,76 @@ std::tuple<int64_t, std::string, size_t, std::string> place(const SampleResult& 
 
 }  // namespace
 
-Result<Joined> read_results(std::span<const std::string> folders) {
-  Joined out;
-  std::set<std::string> known;
-  bool first = true;
-  for (const std::string& folder : folders) {
-    RK_RETURN_IF_ERROR(add_samples(folder + "/samples.jsonl", known, out.results));
-    const auto head = read_head(folder + "/summary.json");
-    if (head.code() == Code::kNotFound) continue;
-    RK_RETURN_IF_ERROR(head.status());
-    for (const char* name : kSame) {
-      const std::string theirs = field(head->configuration, name),
-                        ours = field(out.configuration.fields, name);
-      if (!first && theirs != ours) {
-        return invalid_argument(folder, ": ", name, " is ", theirs, ", that of the others ", ours,
-                                "; such results cannot stand in one report");
-      }
+Status Joiner::add(const std::string& folder, const std::string& samples,
+                   const std::string* summary) {
+  RK_RETURN_IF_ERROR(add_samples(folder + "/samples.jsonl", samples));
+  return summary == nullptr ? Status() : add_summary(folder, *summary);
+}
+
+Status Joiner::add_samples(const std::string& path, const std::string& text) {
+  size_t begin = 0;
+  for (int64_t number = 1;; ++number) {
+    const size_t end = text.find('\n', begin);
+    if (end == std::string::npos) return {};
+    auto result = parse_json_line(text.substr(begin, end - begin));
+    if (!result.ok()) return data_loss(path, ":", number, ": ", result.status().message());
+    configs_.emplace(result->config, cat(path, ":", number));
+    if (known_.insert(cat(result->id, "/", result->prompt_digest)).second) {
+      out_.results.push_back(std::move(result).value());
     }
-    for (auto [from, to] : {std::pair(&head->configuration, &out.configuration.fields),
-                            std::pair(&head->provenance, &out.provenance)}) {
-      for (const auto& [name, value] : *from) {
-        const auto at = std::ranges::find(*to, name, [](const auto& f) { return f.first; });
-        if (at == to->end()) {
-          to->emplace_back(name, value);
-        } else if ((" | " + at->second + " | ").find(" | " + value + " | ") == std::string::npos) {
-          at->second += " | " + value;
-        }
-      }
-    }
-    first = false;
+    begin = end + 1;
   }
-  if (first) return not_found("summary.json: none of the folders has one");
-  if (out.results.empty()) return invalid_argument("samples.jsonl: no sample in any folder");
-  keep_common_modes(out.results);
-  std::ranges::sort(out.results, {}, place);
-  const std::string seed = field(out.configuration.fields, "seed");
-  std::from_chars(seed.data(), seed.data() + seed.size(), out.seed);
-  return out;
+}
+
+Status Joiner::add_summary(const std::string& folder, const std::string& text) {
+  RK_TRY(const Head head, read_head(folder + "/summary.json", text));
+  for (const char* name : kSame) {
+    const std::string theirs = field(head.configuration, name),
+                      ours = field(out_.configuration.fields, name);
+    if (!hashes_.empty() && theirs != ours) {
+      return invalid_argument(folder, ": ", name, " is ", theirs, ", that of the others ", ours,
+                              "; such results cannot stand in one report");
+    }
+  }
+  hashes_.insert(head.hash);
+  for (auto [from, to] : {std::pair(&head.configuration, &out_.configuration.fields),
+                          std::pair(&head.provenance, &out_.provenance)}) {
+    for (const auto& [name, value] : *from) {
+      const auto at = std::ranges::find(*to, name, [](const auto& f) { return f.first; });
+      if (at == to->end()) {
+        to->emplace_back(name, value);
+      } else if ((" | " + at->second + " | ").find(" | " + value + " | ") == std::string::npos) {
+        at->second += " | " + value;
+      }
+    }
+  }
+  return {};
+}
+
+Result<Joined> Joiner::done() && {
+  if (hashes_.empty()) return not_found("summary.json: none of the folders has one");
+  if (out_.results.empty()) return invalid_argument("samples.jsonl: no sample in any folder");
+  for (const auto& [config, where] : configs_) {
+    if (hashes_.contains(config)) continue;
+    return invalid_argument(where, ": a result of configuration ", config,
+                            ", no summary here is of it; nobody knows on what it was measured");
+  }
+  RK_RETURN_IF_ERROR(keep_common_modes(out_.results));
+  std::ranges::sort(out_.results, {}, place);
+  const std::string seed = field(out_.configuration.fields, "seed");
+  std::from_chars(seed.data(), seed.data() + seed.size(), out_.seed);
+  return std::move(out_);
+}
+
+Result<Joined> read_results(std::span<const std::string> folders) {
+  Joiner joiner;
+  for (const std::string& folder : folders) {
+    RK_TRY(const std::string samples, read_file(folder + "/samples.jsonl", kMaxBytes));
+    const auto summary = read_file(folder + "/summary.json", kMaxBytes);
+    if (!summary.ok() && summary.code() != Code::kNotFound) return summary.status();
+    RK_RETURN_IF_ERROR(joiner.add(folder, samples, summary.ok() ? &*summary : nullptr));
+  }
+  return std::move(joiner).done();
 }
 
 Status take_times(const Summary& alone, Summary& summary) {
@@ -180,7 +193,9 @@ Status take_times(const Summary& alone, Summary& summary) {
 
 engine::CardIdentity identity_of(const Configuration& configuration) {
   const Fields& f = configuration.fields;
-  return {field(f, "weights_sha256"), field(f, "plan"), field(f, "kv_dtype")};
+  const std::string store = field(f, "kv_store");
+  return {field(f, "weights_sha256"), field(f, "plan"), field(f, "kv_dtype"),
+          !store.empty() && store != "auto"};
 }
 
 Result<engine::Fit> fit_of(const Configuration& configuration) {

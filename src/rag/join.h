@@ -2,6 +2,8 @@
 // what was measured on the same model, in the same way, may stand together. No threads.
 #pragma once
 
+#include <map>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -20,10 +22,29 @@ struct Joined {
   uint64_t seed = 0;
 };
 
-/// Reads samples.jsonl and, where it is there, summary.json of each folder; at least one must have
-/// a summary. Half a line at the end of a file is left out, a sample met again too.
-/// Errors: kInvalidArgument naming the field where the folders differ in model, plan, company,
-/// stored rows, documents, known predecessors or answer length; kNotFound; kDataLoss.
+/// Takes folders one by one, as texts. One without a summary must be of a configuration that
+/// another one's summary has. Half a line at the end of samples is left out, a sample met again
+/// too.
+class Joiner {
+ public:
+  /// samples.jsonl and, where it is there, summary.json; `folder` for messages. Errors: kDataLoss;
+  /// kInvalidArgument naming the field where the folders differ in model, plan, company, stored
+  /// rows, documents, known predecessors or answer length. No use after one.
+  Status add(const std::string& folder, const std::string& samples, const std::string* summary);
+  /// Errors: kNotFound without any summary; kInvalidArgument for a sample of a configuration that
+  /// no summary has, and where the modes that all samples have do not begin with dense.
+  Result<Joined> done() &&;
+
+ private:
+  Status add_samples(const std::string& path, const std::string& text);
+  Status add_summary(const std::string& folder, const std::string& text);
+  Joined out_;
+  std::set<std::string> known_;                 ///< samples
+  std::set<std::string> hashes_;                ///< of the summaries' configurations
+  std::map<std::string, std::string> configs_;  ///< that samples name, and which named it first
+};
+
+/// Joins the folders' files. Errors: those of Joiner and read_file().
 Result<Joined> read_results(std::span<const std::string> folders);
 
 /// Times of `alone`, a run that had the machine to itself, in place of `summary`'s: those of all

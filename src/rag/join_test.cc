@@ -15,7 +15,7 @@ using testing::HasSubstr;
 
 SampleResult sample(const std::string& task, int64_t length, int i,
                     const std::vector<std::string>& modes) {
-  SampleResult r{.id = cat(task, "-", length, "-", i), .task = task, .config = "c"};
+  SampleResult r{.id = cat(task, "-", length, "-", i), .task = task};
   r.prompt_digest = cat("d", i);
   r.length_tokens = length;
   r.prompt_tokens = length - 10;
@@ -36,7 +36,10 @@ class JoinTest : public testing::Test {
     const fs::path path = root_ / name;
     fs::create_directories(path);
     std::ofstream out(path / "samples.jsonl");
-    for (const SampleResult& s : samples) out << to_json_line(s) << "\n";
+    for (SampleResult s : samples) {
+      s.config = Configuration{fields}.hash();
+      out << to_json_line(s) << "\n";
+    }
     out << "{\"id\": \"half";
     if (with_summary) {
       Summary summary;
@@ -58,7 +61,7 @@ TEST_F(JoinTest, ShardsAndLengthsBecomeOneRunOfTheModesThatAllHave) {
   const auto a = folder(
       "a", {sample("mk", 4096, 10, {"dense", "reuse"}), sample("mk", 4096, 2, {"dense", "reuse"})},
       fields());
-  const auto b = folder("b", {sample("mk", 4096, 2, {"dense", "reuse"})}, {}, false);
+  const auto b = folder("b", {sample("mk", 4096, 2, {"dense", "reuse"})}, fields(), false);
   Fields other = fields();
   other.back().second = "8";
   const auto c = folder("c", {sample("mk", 1024, 1, {"dense", "none", "reuse"})}, other);
@@ -92,6 +95,39 @@ TEST_F(JoinTest, WhatWasMeasuredDifferentlyDoesNotStandTogether) {
   const auto bad = read_results(std::vector<std::string>{a});
   EXPECT_EQ(bad.code(), Code::kDataLoss);
   EXPECT_THAT(bad.status().message(), HasSubstr("samples.jsonl:1: field 'id'"));
+}
+
+// Without a summary of its own a folder says only which configuration it is of.
+TEST_F(JoinTest, SamplesOfAConfigurationThatNoSummaryHasAreRefused) {
+  const auto a = folder("a", {sample("mk", 4096, 1, {"dense"})}, fields());
+  Fields other = fields();
+  other.front().second = "another model";
+  const auto b = folder("b", {sample("mk", 4096, 2, {"dense"})}, other, false);
+  const auto joined = read_results(std::vector<std::string>{a, b});
+  EXPECT_EQ(joined.code(), Code::kInvalidArgument);
+  EXPECT_THAT(joined.status().message(), HasSubstr("b/samples.jsonl:1: a result of configuration"));
+}
+
+TEST_F(JoinTest, SamplesThatShareNoModeAreRefused) {
+  const auto a = folder("a", {sample("mk", 4096, 1, {"dense", "reuse"})}, fields());
+  const auto b = folder("b", {sample("mk", 4096, 2, {"prefix"})}, fields());
+  const auto c = folder("c", {sample("mk", 4096, 3, {"reuse"})}, fields());
+  EXPECT_THAT(read_results(std::vector<std::string>{a, b}).status().message(),
+              HasSubstr("2 samples have no mode in common"));
+  EXPECT_THAT(read_results(std::vector<std::string>{a, c}).status().message(),
+              HasSubstr("2 samples have reuse in common; dense"));
+  std::ofstream(fs::path(a) / "summary.json") << "{\"configuration\": {}, \"provenance\": {}}";
+  EXPECT_THAT(read_results(std::vector<std::string>{a}).status().message(),
+              HasSubstr("summary.json: no summary of bench rag: configuration.hash is missing"));
+  std::ofstream(fs::path(a) / "summary.json") << "[1]";
+  EXPECT_THAT(read_results(std::vector<std::string>{a}).status().message(),
+              testing::EndsWith("summary.json: no JSON object"));
+}
+
+TEST_F(JoinTest, ACardOfDocumentsAtRestInFewerBitsSaysSo) {
+  EXPECT_FALSE(identity_of({fields()}).low_precision);
+  EXPECT_FALSE(identity_of({{{"kv_dtype", "f16"}, {"kv_store", "auto"}}}).low_precision);
+  EXPECT_TRUE(identity_of({{{"kv_dtype", "f16+int8"}, {"kv_store", "int8"}}}).low_precision);
 }
 
 TEST_F(JoinTest, TimesComeFromTheRunThatWasAlone) {

@@ -6,7 +6,11 @@
 
 #include <boost/json.hpp>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
+#include <set>
+#include <string_view>
+#include <utility>
 
 namespace rk::rag {
 namespace {
@@ -52,7 +56,14 @@ json::object to_json(const ModeResult& m) {
   return out;
 }
 
-// Reads fields of one object; the first that is missing or of another type is remembered.
+constexpr double kMostFigure = 1e30;  // sums and ratios of such stay finite
+
+bool plain_number(const json::value& v) {
+  return v.is_number() && std::abs(v.to_number<double>()) <= kMostFigure;
+}
+
+// Reads fields of one object; the first that is missing, of another type or out of range is
+// remembered.
 class Fields {
  public:
   explicit Fields(const json::object& object) : object_(object) {}
@@ -66,15 +77,13 @@ class Fields {
     if (const json::value* v = of(name, [](auto& x) { return x.is_bool(); })) out = v->get_bool();
   }
   void read(const char* name, double& out) {
-    if (const json::value* v = of(name, [](auto& x) { return x.is_number(); })) {
-      out = v->to_number<double>();
-    }
+    if (const json::value* v = of(name, plain_number)) out = v->to_number<double>();
   }
   void read(const char* name, int64_t& out) {
     if (const json::value* v = of(name, [](auto& x) { return x.is_int64(); })) out = v->get_int64();
   }
   void read(const char* name, std::optional<double>& out) {
-    const json::value* v = of(name, [](auto& x) { return x.is_number() || x.is_null(); });
+    const json::value* v = of(name, [](auto& x) { return plain_number(x) || x.is_null(); });
     if (v != nullptr && v->is_number()) out = v->to_number<double>();
   }
   template <class Add>
@@ -101,7 +110,7 @@ class Fields {
 };
 
 bool read_ints(const json::value& v, std::vector<int>& out) {
-  if (!v.is_int64()) return false;
+  if (!v.is_int64() || !std::in_range<int>(v.get_int64())) return false;
   out.push_back(static_cast<int>(v.get_int64()));
   return true;
 }
@@ -200,8 +209,15 @@ Result<SampleResult> parse_json_line(const std::string& line) {
     return bad.empty();
   });
   if (!f.bad().empty()) {
-    return Status(Code::kDataLoss, cat("field '", f.bad(), bad_in_mode.empty() ? "" : ".",
-                                       bad_in_mode, "' is missing or of another type"));
+    return Status(Code::kDataLoss,
+                  cat("field '", f.bad(), bad_in_mode.empty() ? "" : ".", bad_in_mode,
+                      "' is missing, of another type or out of range"));
+  }
+  std::set<std::string_view> names;
+  for (const ModeResult& m : r.modes) {
+    if (!names.insert(m.mode).second) {
+      return data_loss("modes: '", m.mode, "' is there twice");
+    }
   }
   return r;
 }

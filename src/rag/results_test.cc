@@ -92,9 +92,18 @@ TEST_F(ResultsTest, BadLinesNameTheField) {
     return parse_json_line(line).status().message();
   };
   const std::string line = to_json_line(sample("x"));
-  EXPECT_EQ(error(line, "\"id\":\"x\"", "\"id\":1"), "field 'id' is missing or of another type");
+  EXPECT_EQ(error(line, "\"id\":\"x\"", "\"id\":1"),
+            "field 'id' is missing, of another type or out of range");
   EXPECT_EQ(error(line, "\"same_top1\"", "\"other\""),
-            "field 'modes.same_top1' is missing or of another type");
+            "field 'modes.same_top1' is missing, of another type or out of range");
+  EXPECT_EQ(error(line, "\"evidence\":[3", "\"evidence\":[4294967299"),
+            "field 'evidence' is missing, of another type or out of range");
+  EXPECT_EQ(error(line, "\"ttft_ms\":3.25E0", "\"ttft_ms\":1e31"),
+            "field 'modes.ttft_ms' is missing, of another type or out of range");
+  SampleResult twice = sample("x");
+  twice.modes.push_back(twice.modes[0]);
+  EXPECT_EQ(parse_json_line(to_json_line(twice)).status().message(),
+            cat("modes: '", twice.modes[0].mode, "' is there twice"));
   EXPECT_EQ(parse_json_line("7").code(), Code::kDataLoss);
   EXPECT_EQ(parse_json_line("{").code(), Code::kDataLoss);
 }
@@ -123,7 +132,7 @@ TEST_F(ResultsTest, GoesOnWhereItWasAndDropsHalfALine) {
 
 TEST_F(ResultsTest, WhatIsKeptIsWhatIsReadLater) {
   SampleResult r = sample("a");
-  for (int i = 1; i < 200; ++i) r.modes.push_back({.mode = "m", .ttft_ms = 1.0 / i + 0.1});
+  for (int i = 1; i < 200; ++i) r.modes.push_back({.mode = cat("m", i), .ttft_ms = 1.0 / i + 0.1});
   std::string kept;
   {
     auto file = ResultsFile::open(path_, "c1");
