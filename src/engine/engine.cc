@@ -29,6 +29,22 @@ void keep_what_was_said(const RequestStats& said, RequestStats& stats) {
   stats.quality_used = said.quality_used;
 }
 
+// What cards do not tell apart is as it was measured.
+void set_as_measured(Request& request) {
+  const Request plain;
+  request.select_rows = plain.select_rows;
+  request.ffn_dense_layers = plain.ffn_dense_layers;
+  request.ffn_recent_rows = plain.ffn_recent_rows;
+}
+bool as_measured(const Request& request) {
+  const Request plain;
+  if (request.mode == Mode::kRedknot) {
+    return request.ffn_dense_layers == plain.ffn_dense_layers &&
+           request.ffn_recent_rows == plain.ffn_recent_rows;
+  }
+  return !takes_ratio(request.mode) || request.select_rows == plain.select_rows;
+}
+
 constexpr int kHostStepRows = 128, kCardStepRows = 4096;
 
 }  // namespace
@@ -124,6 +140,9 @@ Status Engine::load(const Options& options) {
     RK_RETURN_IF_ERROR(check_card(*card_, ours, options.card));
   } else if (!options.random_shape) {
     RK_TRY(card_, find_cards(options.card_folders, [this] { return card_identity(); }));
+  }
+  if (card_ && options.device.is_cuda()) {  // not built there: the gate passes it over
+    std::erase_if(card_->entries, [](const CardEntry& e) { return e.mode == Mode::kRedknot; });
   }
   if (card_ && keeps_codes()) {  // whatever it says
     for (CardEntry& e : card_->entries) e.low_precision = true;
@@ -224,6 +243,7 @@ Request Engine::through_gate(const Request& request, RequestStats& said) const {
   if (request.mode == Mode::kAuto) {
     const GateAnswer answer = choose_mode(card, question);
     out.mode = answer.mode;
+    set_as_measured(out);
     set_mode_share(out, answer.ratio);
     out.boundary_rows = answer.mode == Mode::kBoundary ? answer.boundary_rows : out.boundary_rows;
     said.gate_reason = answer.reason;
@@ -231,7 +251,9 @@ Request Engine::through_gate(const Request& request, RequestStats& said) const {
     return out;
   }
   said.quality_used =
-      level_of_mode(card, question, request.mode, mode_share(request), request.boundary_rows);
+      as_measured(request)
+          ? level_of_mode(card, question, request.mode, mode_share(request), request.boundary_rows)
+          : Level::kNone;
   if (said.quality_used == Level::kNone) {
     said.gate = "bypassed";
     said.gate_reason =

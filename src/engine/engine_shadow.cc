@@ -32,6 +32,8 @@ void Engine::note_shadow(const Request& request, const Run& run, const RequestSt
   job.prompt_tokens = stats.prompt_tokens;
   job.claimed = stats.quality_used;
   Request& led = job.led = request;
+  // The answer follows the prompt's last row: an empty document behind it must not take it in.
+  std::erase_if(led.spans, [](const PromptSpan& span) { return span.tokens.empty(); });
   const auto tail = emitted.first(std::min(emitted.size(), kMaxShadowTokens - 1));
   led.spans.back().tokens.insert(led.spans.back().tokens.end(), tail.begin(), tail.end());
   led.answer_tokens += static_cast<int>(tail.size());

@@ -127,8 +127,6 @@ void read_streaming(JsonFields& fields, GenerateRequest& out) {
   fields.adopt(inner);
 }
 
-// {"mode", "k", "ratio", "select_rows", "company", "reuse", "quality", "order", "guardian",
-// "write"}: exact rows unless the caller names a mode or a quality.
 void read_company(JsonFields& redknot, const ModelInfo& info, engine::Request& out) {
   std::string name;
   if (redknot.has("company")) redknot.string("company", 64, name);
@@ -142,6 +140,8 @@ void read_company(JsonFields& redknot, const ModelInfo& info, engine::Request& o
   out.company_pieces = company.pieces;
 }
 
+// {"mode", "k", "ratio", "select_rows", "company", "reuse", "quality", "order", "guardian",
+// "write"}: exact rows unless the caller names a mode or a quality.
 void read_redknot(JsonFields& fields, const ModelInfo& info, GenerateRequest& out) {
   out.engine.mode = engine::Mode::kPrefix;
   out.engine.company = info.company.tokens;

@@ -99,6 +99,38 @@ TEST_F(GateTest, AModeNamedByHandIsServedAndSaysSo) {
   EXPECT_EQ(run(**engine, r).outcome.stats.gate, "pass");
 }
 
+// Cards are measured with blocks: rows one by one are another choice.
+TEST_F(GateTest, WhatACardDoesNotTellApartRunsAsItWasMeasured) {
+  card_.entries[0].mode = Mode::kSelective;
+  card_.entries[0].ratio = 0.5;
+  auto engine = with_card();
+  ASSERT_TRUE(engine.ok()) << engine.status().message();
+  Request r = two_documents(Level::kFast);
+  const auto blocks = run(**engine, r).outcome.stats;
+  EXPECT_EQ(blocks.mode, Mode::kSelective);
+  EXPECT_NE(blocks.recomputed, 25);  // half of the second document to the row
+  r.select_rows = true;
+  EXPECT_EQ(run(**engine, r).outcome.stats.recomputed_rows, blocks.recomputed_rows);
+  r.mode = Mode::kSelective;
+  r.selective_ratio = 0.5;
+  const auto rows = run(**engine, r).outcome.stats;
+  EXPECT_EQ(rows.gate, "bypassed");
+  EXPECT_EQ(rows.quality_used, Level::kNone);
+  EXPECT_EQ(rows.recomputed, 25);
+  r.select_rows = false;
+  EXPECT_EQ(run(**engine, r).outcome.stats.gate, "pass");
+}
+
+TEST_F(GateTest, AModeThatTheDeviceLacksIsPassedOver) {
+  card_.entries[0].mode = Mode::kRedknot;
+  card_.entries[0].ratio = 1;
+  auto engine = with_card();
+  ASSERT_TRUE(engine.ok()) << engine.status().message();
+  const Answer answer = run(**engine, two_documents(Level::kFast));
+  EXPECT_TRUE(answer.outcome.status.ok()) << answer.outcome.status.message();
+  EXPECT_EQ(answer.outcome.stats.mode, test_device().is_cuda() ? Mode::kPrefix : Mode::kRedknot);
+}
+
 TEST_F(GateTest, ACardOfSomethingElseIsRefused) {
   card_.weights[0] = card_.weights[0] == '0' ? '1' : '0';
   const auto engine = with_card();

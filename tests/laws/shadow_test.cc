@@ -83,6 +83,21 @@ TEST(ShadowChecks, ExactAnswersAreNeverChecked) {
   EXPECT_EQ(off->shadow_stats().num_sampled, 0);
 }
 
+TEST(ShadowChecks, AnEmptyDocumentBehindThePromptChangesNothing) {
+  double kl[2];
+  for (const bool with : {false, true}) {
+    auto e = shadowed();
+    Request r = request(Mode::kReuse, spans(6), 9);
+    if (with) r.spans.push_back({{}, true});
+    run(*e, r);
+    finish_idle_work(*e);
+    ASSERT_EQ(e->shadow_stats().num_checked, 1);
+    kl[with] = e->shadow_stats().rows[0].mean_kl;
+  }
+  EXPECT_GT(kl[0], 0);
+  EXPECT_EQ(kl[0], kl[1]);
+}
+
 // The same prompt and answer, known exactly by now, are followed all the same.
 TEST(ShadowChecks, AnAnswerThatIsStoredIsFollowed) {
   auto e = shadowed();
