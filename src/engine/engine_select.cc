@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/clock.h"
+#include "base/split_mix.h"
 #include "engine/engine.h"
 #include "kv/select_rows.h"
 
@@ -19,23 +20,15 @@ std::vector<kv::SelectSpan> candidates(const Prompt& prompt, const Available& av
   return spans;
 }
 
-// SplitMix64.
-uint64_t mixed(uint64_t x) {
-  x += 0x9E3779B97F4A7C15U;
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9U;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EBU;
-  return x ^ (x >> 31);
-}
-
 // One number for the rows of a block, made of the seed, where the block stands and what it says.
 std::vector<double> random_scores(const Prompt& prompt, uint64_t seed, int32_t block_rows) {
   std::vector<double> out(prompt.tokens.size());
   for (const Prompt::Span& span : prompt.spans) {
     for (int32_t begin = span.begin; begin < span.end; begin += block_rows) {
       const int32_t end = std::min(begin + block_rows, span.end);
-      uint64_t hash = mixed(mixed(seed) ^ static_cast<uint64_t>(begin));
+      uint64_t hash = split_mix(split_mix(seed) ^ static_cast<uint64_t>(begin));
       for (const int32_t id : prompt.ids(begin, end))
-        hash = mixed(hash ^ static_cast<uint64_t>(id));
+        hash = split_mix(hash ^ static_cast<uint64_t>(id));
       std::fill(out.begin() + begin, out.begin() + end, static_cast<double>(hash >> 11));
     }
   }

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/log.h"
+#include "base/split_mix.h"
 
 namespace rk::engine {
 namespace {
@@ -12,14 +13,6 @@ namespace {
 int64_t bucket_of(int64_t prompt_tokens) {
   return static_cast<int64_t>(
       std::bit_floor(static_cast<uint64_t>(std::max<int64_t>(1, prompt_tokens))));
-}
-
-// In [0, 1), from a counter: splitmix64.
-double uniform(uint64_t x) {
-  x += 0x9E3779B97F4A7C15ULL;
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EBULL;
-  return static_cast<double>((x ^ (x >> 31)) >> 11) * 0x1p-53;
 }
 
 double log_sum_exp(std::span<const float> row) {
@@ -56,7 +49,8 @@ double ShadowTracker::Track::margin() const {
 bool ShadowTracker::sample() {
   const std::lock_guard lock(mutex_);
   const auto turn = static_cast<uint64_t>(num_answers_++);
-  const bool chosen = uniform(options_.seed * 0x9E3779B97F4A7C15ULL + turn) < options_.share;
+  const uint64_t bits = split_mix(options_.seed * kSplitMixStep + turn);
+  const bool chosen = unit_interval(bits) < options_.share;
   num_sampled_ += chosen;
   return chosen;
 }

@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/split_mix.h"
+
 namespace rk::rag {
 
 class Random {
@@ -14,20 +16,16 @@ class Random {
   explicit Random(uint64_t seed) : state_(seed) {}
 
   uint64_t next() {
-    state_ += 0x9E3779B97F4A7C15U;
-    uint64_t x = state_;
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9U;
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EBU;
-    return x ^ (x >> 31);
+    const uint64_t number = split_mix(state_);
+    state_ += kSplitMixStep;
+    return number;
   }
   /// In [0, n). Requires: n > 0. The bias is below n / 2^64.
   uint64_t below(uint64_t n) {
     return static_cast<uint64_t>((static_cast<unsigned __int128>(next()) * n) >> 64);
   }
   /// True with this probability; always at 1, never at 0.
-  bool chance(double probability) {
-    return static_cast<double>(next() >> 11) * 0x1p-53 < probability;
-  }
+  bool chance(double probability) { return unit_interval(next()) < probability; }
   /// Requires: not empty.
   template <class T>
   const T& of(const std::vector<T>& values) {
