@@ -231,6 +231,8 @@ class Engine : public Runner {
     std::vector<float> logits;
     int32_t token = -1;
   };
+  /// Passes it on. Behind kInternal, a failure of the device, the engine never answers again.
+  Status note_failure(Status status);
   /// Runs the active rows; logits of the rows of `active` from index `first_logits` on are
   /// appended.
   Status run_rows(kv::SequenceKv& kv, std::span<const int32_t> tokens,

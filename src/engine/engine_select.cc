@@ -68,14 +68,16 @@ Result<std::vector<double>> Engine::deviation(const Available& available, const 
       const auto& stored = available.rows[i]->pages(head);
       const auto now = kv->pages(static_cast<size_t>(head))
                            .subspan(static_cast<size_t>(first_page), stored.size());
-      RK_TRY(const auto before, decoder_->read_pages(*pool_, stored));
-      RK_TRY(const auto after, decoder_->read_pages(*pool_, now));
+      const auto before = decoder_->read_pages(*pool_, stored);
+      RK_RETURN_IF_ERROR(note_failure(before.status()));
+      const auto after = decoder_->read_pages(*pool_, now);
+      RK_RETURN_IF_ERROR(note_failure(after.status()));
       const auto dim = static_cast<size_t>(c.head_dim);
       for (int32_t row = 0; row < spans[i].num_rows; ++row) {
         double& sum = out[static_cast<size_t>(begin + row)];
         for (size_t d = static_cast<size_t>(row) * dim; d < (static_cast<size_t>(row) + 1) * dim;
              ++d) {
-          const double k = after.k[d] - before.k[d], v = after.v[d] - before.v[d];
+          const double k = after->k[d] - before->k[d], v = after->v[d] - before->v[d];
           sum += k * k + v * v;
         }
       }

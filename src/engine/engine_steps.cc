@@ -5,6 +5,13 @@
 
 namespace rk::engine {
 
+Status Engine::note_failure(Status status) {
+  if (status.code() != Code::kInternal) return status;
+  const std::lock_guard lock(failure_mutex_);
+  failure_ = unavailable("the engine stopped after a failure of its device: ", status.message());
+  return status;
+}
+
 Status Engine::run_rows(kv::SequenceKv& kv, std::span<const int32_t> tokens,
                         std::span<const int32_t> active, size_t first_logits,
                         const CancelFn& cancelled, std::vector<float>& logits,
@@ -40,14 +47,7 @@ Status Engine::run_rows(kv::SequenceKv& kv, std::span<const int32_t> tokens,
     }
     model::SparseFfn ffn;
     if (extras.ffn != nullptr && extras.ffn->in_step(rows, ffn)) step.ffn = &ffn;
-    if (const Status status = decoder_->forward(step, ctx_); !status.ok()) {
-      if (status.code() == Code::kInternal) {
-        const std::lock_guard lock(failure_mutex_);
-        failure_ =
-            unavailable("the engine stopped after a failure of its device: ", status.message());
-      }
-      return status;
-    }
+    RK_RETURN_IF_ERROR(note_failure(decoder_->forward(step, ctx_)));
     kv.trim(rows.back() + 1);
   }
   return {};

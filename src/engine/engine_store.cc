@@ -58,9 +58,10 @@ Status Engine::load_key_bias() {
 // values.
 Result<std::shared_ptr<const kv::Segment>> Engine::as_stored(std::shared_ptr<kv::Segment> segment) {
   if (keeps_codes()) {
-    RK_RETURN_IF_ERROR(decoder_->run_noted(*pool_));
-    RK_TRY(segment->at_rest,
-           kv::QuantRows::quantise(*pool_, *segment->rows, store_format_, coder_));
+    RK_RETURN_IF_ERROR(note_failure(decoder_->run_noted(*pool_)));
+    auto at_rest = kv::QuantRows::quantise(*pool_, *segment->rows, store_format_, coder_);
+    RK_RETURN_IF_ERROR(note_failure(at_rest.status()));
+    segment->at_rest = std::move(at_rest).value();
     segment->rows.reset();
     segment->num_bytes = segment->at_rest->num_bytes();
     segment->context.exact = false;
@@ -76,10 +77,11 @@ Result<std::shared_ptr<const kv::FrameRows>> Engine::rows_of(const kv::Digest& d
   if (auto known = segments_.expanded(document, &segment); known != nullptr) return known;
   RK_RETURN_IF_ERROR(make_room(segment.at_rest->num_pages()));
   const double begin_ms = now_ms();
-  RK_RETURN_IF_ERROR(decoder_->run_noted(*pool_));
-  RK_TRY(auto rows, segment.at_rest->expand(*pool_, coder_));
+  RK_RETURN_IF_ERROR(note_failure(decoder_->run_noted(*pool_)));
+  auto rows = segment.at_rest->expand(*pool_, coder_);
+  RK_RETURN_IF_ERROR(note_failure(rows.status()));
   run.expand_ms += now_ms() - begin_ms;
-  segments_.keep_expanded(document, &segment, rows);
+  segments_.keep_expanded(document, &segment, *rows);
   return rows;
 }
 
