@@ -10,7 +10,7 @@
 namespace rk::kernels {
 namespace {
 
-constexpr int64_t kPieceRows = 512;  // queries are turned once per piece and frame
+constexpr int64_t kPieceRows = 512;  // queries are rotated one by one once a piece
 
 struct Piece {
   int64_t kv_head;

@@ -17,7 +17,7 @@ void add_mass_block(const AttnTile& tile, const Panel& panel, const Block<kKeys>
   constexpr int kPitch = kVecs * kLanes;
   const KeyRange keys = keys_seen(tile, panel, block);
   if (keys.begin >= keys.end) return;
-  scores<kVecs, kDim>(kf, panel.qt, s, keys.begin, keys.end, tile.dim);
+  scores<kVecs, kDim>(kf, panel.q, s, keys.begin, keys.end, tile.dim);
   if (!keys.all_see) hide<kVecs>(panel, block.position, tile.sink, s, keys.begin, keys.end);
   Vec lse[kVecs];
   for (int j = 0; j < kVecs; ++j) lse[j] = vload(panel.max + j * kLanes);
@@ -45,6 +45,7 @@ void add_mass_panel(const AttnTile& tile, const Panel& panel, const Block<kKeys>
 
 inline void init_mass_panel(const AttnTile& tile, Panel& panel, int first_lane, float*& scratch) {
   const int lanes = panel.num_vecs * kLanes, num_queries = tile.num_tokens * tile.group;
+  panel.base = take_floats(scratch, int64_t{tile.dim} * lanes);
   panel.qt = take_floats(scratch, int64_t{tile.dim} * lanes);
   panel.max = take_floats(scratch, lanes);
   panel.ot = panel.sum = nullptr;
@@ -81,14 +82,9 @@ void add_mass(const MassTile& job) {
   const Stored stored = stored_as(tile);
   Gather gather(tile);
   Block<kKeys> block;
-  bool turned = false;
-  int32_t turned_for = 0;
+  Turner turner(tile, panels, num_panels, row);
   for (gather.fill(block); block.num > 0; gather.fill(block)) {
-    if (!turned || turned_for != block.offset) {
-      turn_queries(tile, panels, num_panels, block.offset, row);
-      turned = true;
-      turned_for = block.offset;
-    }
+    turner.turn(block.offset);
     for (int i = 0; i < block.num; ++i) {
       load_row(stored, block.k[i], kf + i * tile.dim, tile.dim);
     }

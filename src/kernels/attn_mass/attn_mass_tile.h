@@ -18,7 +18,7 @@ constexpr int kMassTileQueries = 192;
 /// Floats of scratch that any tile of at most `num_queries` (token, head) pairs needs.
 constexpr int64_t mass_scratch_floats(int64_t num_queries, int64_t dim) {
   const int64_t lanes = (num_queries + 63) / 48 * 48 + 48, wide = (dim + 15) / 16 * 16;
-  return lanes * (wide + 8) + 64 * wide + 64 * 64 + 64 * 16 + wide + 4096;
+  return lanes * (2 * wide + 8) + 64 * wide + 64 * 64 + 64 * 16 + wide + 4096;
 }
 
 void attn_mass_tile_avx512(const MassTile& tile);

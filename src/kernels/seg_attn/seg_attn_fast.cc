@@ -9,6 +9,8 @@
 namespace rk::kernels {
 namespace {
 
+constexpr int64_t kMergeFloats = 1 << 16;  // that a thread is woken for at least
+
 using TileFn = void (*)(const AttnTile& tile);
 
 struct Call {
@@ -134,11 +136,17 @@ Status run(const SegAttnArgs& args, Context& ctx, TileFn few, TileFn many) {
                    (tile.num_tokens * tile.group <= kMaxFew ? call.few : call.many)(tile);
                  }
                });
-  for (const AttnMerge& merge : plan.merges) {
-    for (int64_t t = merge.token_begin; t < merge.token_end; ++t) {
-      for (int64_t h = 0; h < call.group; ++h) merge_query(call, merge, t, h);
-    }
-  }
+  const auto num_merges = static_cast<int64_t>(plan.merges.size());
+  const int64_t chunks = std::max<int64_t>(1, plan.num_partial * dim / kMergeFloats);
+  parallel_for(ctx, num_merges, (num_merges + chunks - 1) / chunks,
+               [&call](int64_t begin, int64_t end, int) {
+                 for (int64_t i = begin; i < end; ++i) {
+                   const AttnMerge& merge = call.plan.merges[static_cast<size_t>(i)];
+                   for (int64_t t = merge.token_begin; t < merge.token_end; ++t) {
+                     for (int64_t h = 0; h < call.group; ++h) merge_query(call, merge, t, h);
+                   }
+                 }
+               });
   return {};
 }
 

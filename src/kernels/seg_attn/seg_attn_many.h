@@ -21,7 +21,9 @@ constexpr int32_t kLowest = INT32_MIN, kHighest = INT32_MAX;
 
 struct Panel {
   int num_vecs;
-  float *qt, *ot;                    // [D, lanes]
+  float *base, *qt;                  // [D, lanes] queries in the first frame, and in another
+  const float* q;                    // the one of them that is in the frame at hand
+  float* ot;                         // [D, lanes]
   float *max, *sum;                  // [lanes]
   int32_t *position, *window_begin;  // [lanes] sees positions in (window_begin, position]
   int32_t first, last;               // positions of its first and last query
@@ -157,7 +159,7 @@ void attend_block(const AttnTile& tile, const Panel& panel, const Block<kKeys>& 
   const auto [begin, end, all_see] = keys_seen(tile, panel, block);
   if (begin >= end) return;
   Vec rescale[kVecs];
-  scores<kVecs, kDim>(kf, panel.qt, s, begin, end, tile.dim);
+  scores<kVecs, kDim>(kf, panel.q, s, begin, end, tile.dim);
   if (!all_see) hide<kVecs>(panel, block.position, tile.sink, s, begin, end);
   softmax<kVecs>(panel, s, rescale, begin, end);
   weighted_sum<kVecs, kDim>(vf, s, rescale, panel.ot, begin, end, tile.dim);
@@ -176,27 +178,94 @@ void attend_panel(const AttnTile& tile, const Panel& panel, const Block<kKeys>& 
   }
 }
 
-inline void turn_queries(const AttnTile& tile, Panel* panels, int num_panels, int32_t offset,
-                         float* row) {
-  const int num_queries = tile.num_tokens * tile.group;
-  for (int p = 0; p < num_panels; ++p) {
-    const int pitch = panels[p].num_vecs * kLanes;
-    const int first = p * kPanelVecs * kLanes;
-    for (int lane = 0; lane < pitch; ++lane) {
-      const int r = first + lane;
-      float* out = panels[p].qt + lane;
-      // A query before the span sees nothing of it, so what it holds does not matter.
-      if (r >= num_queries || tile.q_pos[r / tile.group] < offset) {
-        for (int d = 0; d < tile.dim; ++d) out[d * pitch] = 0.0F;
-        continue;
-      }
-      const int t = r / tile.group, h = r % tile.group;
-      rotate(tile, tile.q + t * tile.q_token_stride + h * tile.q_head_stride,
-             int64_t{tile.q_pos[t]} - offset, tile.scale * kLog2E, row);
-      for (int d = 0; d < tile.dim; ++d) out[d * pitch] = row[d];
+// qt = R(-delta) base, `inv_magnitude` taking the table's factor out: one angle for all lanes.
+template <int kVecs>
+void turn_lanes(const AttnTile& tile, const Panel& panel, int64_t delta, float inv_magnitude) {
+  constexpr int kPitch = kVecs * kLanes;
+  const int64_t half = tile.half_rotary, at = (delta < 0 ? -delta : delta) * half;
+  const float* cos = tile.cos + at;
+  const float* sin = tile.sin + at;
+  for (int64_t i = 0; i < half; ++i) {
+    const int64_t lo = (tile.interleaved ? 2 * i : i) * kPitch;
+    const int64_t hi = (tile.interleaved ? 2 * i + 1 : i + half) * kPitch;
+    const Vec c = vset(cos[i] * inv_magnitude);
+    const Vec s = vset(delta < 0 ? -sin[i] * inv_magnitude : sin[i] * inv_magnitude);
+    for (int j = 0; j < kVecs; ++j) {
+      const Vec a = vload(panel.base + lo + j * kLanes), b = vload(panel.base + hi + j * kLanes);
+      vstore(panel.qt + lo + j * kLanes, vfma(b, s, vmul(a, c)));
+      vstore(panel.qt + hi + j * kLanes, vfnma(a, s, vmul(b, c)));
     }
   }
+  for (int64_t i = 2 * half * kPitch; i < tile.dim * kPitch; i += kLanes) {
+    vstore(panel.qt + i, vload(panel.base + i));
+  }
 }
+
+// base[d][lane] = R(q_pos - offset) q times what scores are scaled by.
+inline void place_queries(const AttnTile& tile, const Panel& panel, int first_lane, int32_t offset,
+                          float* row) {
+  const int num_queries = tile.num_tokens * tile.group, pitch = panel.num_vecs * kLanes;
+  for (int lane = 0; lane < pitch; ++lane) {
+    const int r = first_lane + lane;
+    float* out = panel.base + lane;
+    // A query before the first span sees nothing of it or of those behind it, so what it holds does
+    // not matter.
+    if (r >= num_queries || tile.q_pos[r / tile.group] < offset) {
+      for (int d = 0; d < tile.dim; ++d) out[d * pitch] = 0.0F;
+      continue;
+    }
+    const int t = r / tile.group, h = r % tile.group;
+    rotate(tile, tile.q + t * tile.q_token_stride + h * tile.q_head_stride,
+           int64_t{tile.q_pos[t]} - offset, tile.scale * kLog2E, row);
+    for (int d = 0; d < tile.dim; ++d) out[d * pitch] = row[d];
+  }
+}
+
+// Queries in the frame of the rows at hand. Turning each by its own angle and placing it in its
+// lane is done once, for the first frame; another frame turns all of them by the same angle, some
+// twentieth of that work. A panel whose queries end before a block keeps the frame it has.
+class Turner {
+ public:
+  Turner(const AttnTile& tile, Panel* panels, int num_panels, float* row)
+      : tile_(tile), panels_(panels), num_panels_(num_panels), row_(row) {}
+
+  void turn(int32_t offset) {
+    if (placed_ && offset == now_) return;
+    if (!placed_) first_ = offset;
+    for (int p = 0; p < num_panels_; ++p) {
+      Panel& panel = panels_[p];
+      if (!placed_) {
+        place_queries(tile_, panel, p * kPanelVecs * kLanes, offset, row_);
+        panel.q = panel.base;
+      } else if (panel.last >= offset) {
+        turn_panel(panel, int64_t{offset} - first_);
+        panel.q = panel.qt;
+      }
+    }
+    placed_ = true;
+    now_ = offset;
+  }
+
+ private:
+  void turn_panel(const Panel& panel, int64_t delta) {
+    const float inverse = tile_.half_rotary > 0 ? 1.0F / tile_.cos[0] : 1.0F;  // cos 0 = 1
+    switch (panel.num_vecs) {
+      case 1:
+        return turn_lanes<1>(tile_, panel, delta, inverse);
+      case 2:
+        return turn_lanes<2>(tile_, panel, delta, inverse);
+      default:
+        return turn_lanes<3>(tile_, panel, delta, inverse);
+    }
+  }
+
+  const AttnTile& tile_;
+  Panel* panels_;
+  int num_panels_;
+  float* row_;
+  bool placed_ = false;
+  int32_t first_ = 0, now_ = 0;
+};
 
 // Which positions its lanes see, from the panel's queries.
 inline void place_panel(const AttnTile& tile, Panel& panel, int first_lane, float*& scratch) {
@@ -216,6 +285,7 @@ inline void place_panel(const AttnTile& tile, Panel& panel, int first_lane, floa
 
 inline void init_panel(const AttnTile& tile, Panel& panel, int first_lane, float*& scratch) {
   const int lanes = panel.num_vecs * kLanes;
+  panel.base = take_floats(scratch, int64_t{tile.dim} * lanes);
   panel.qt = take_floats(scratch, int64_t{tile.dim} * lanes);
   panel.ot = take_floats(scratch, int64_t{tile.dim} * lanes);
   panel.max = take_floats(scratch, lanes);
@@ -263,14 +333,9 @@ void attend_many(const AttnTile& tile) {
   const Stored stored = stored_as(tile);
   Gather gather(tile);
   Block<kKeys> block;
-  bool turned = false;
-  int32_t turned_for = 0;
+  Turner turner(tile, panels, num_panels, row);
   for (gather.fill(block); block.num > 0; gather.fill(block)) {
-    if (!turned || turned_for != block.offset) {
-      turn_queries(tile, panels, num_panels, block.offset, row);
-      turned = true;
-      turned_for = block.offset;
-    }
+    turner.turn(block.offset);
     for (int i = 0; i < block.num; ++i) {
       load_row(stored, block.k[i], kf + i * tile.dim, tile.dim);
       load_row(stored, block.v[i], vf + i * tile.dim, tile.dim);

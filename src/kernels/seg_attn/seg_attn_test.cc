@@ -87,6 +87,29 @@ TEST_P(SegAttnShapes, PrefillOfThreeSequences) {
   expect_all_agree(p);
 }
 
+// Blocks of 16 queries apart from each other, over frames that begin before, behind and between
+// them; the first one's offset is below that of all others, or above that of the last.
+TEST_P(SegAttnShapes, BlocksOfQueriesOverManyFrames) {
+  const Shape& shape = GetParam();
+  for (const int32_t first : {-48, 16}) {
+    SCOPED_TRACE(first);
+    Problem p(shape, 90 * shape.kv_heads);
+    for (int g = 0; g < shape.kv_heads; ++g) {
+      p.add_head(g * 3, g % 2 == 0 ? -1 : 150);
+      p.add_run(std::max(0, -first), 32 - first, first);
+      for (int32_t at = 32; at < 1000; at += 121) p.add_run(0, 121, at);
+      p.add_run(1000, 1060, 0);
+    }
+    std::vector<int32_t> positions;
+    for (const int32_t begin : {0, 32, 300, 316, 900, 1044}) {
+      for (const int32_t at : range(begin, begin + 16)) positions.push_back(at);
+    }
+    p.add_sequence(positions);
+    p.finish();
+    expect_all_agree(p);
+  }
+}
+
 TEST_P(SegAttnShapes, DecodeAcrossPieces) {
   const Shape& shape = GetParam();
   Problem p(shape, 110 * shape.kv_heads);
@@ -138,6 +161,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Shape{.heads = 3, .kv_heads = 1, .dim = 72, .dtype = kF16},
                     Shape{.heads = 3, .kv_heads = 1, .dim = 72, .dtype = kBf16, .rotary = 24},
                     Shape{.heads = 6, .kv_heads = 2, .page = 5, .pairs = RopePairs::kInterleaved},
+                    Shape{.heads = 6, .kv_heads = 2, .magnitude = 1.37},
                     Shape{.heads = 4, .kv_heads = 2, .dim = 128, .dtype = kBf16, .rotary = 0}));
 
 // Spec 11.4. Queries of zeros weigh what they see equally; values are unit vectors, so the output

@@ -20,6 +20,7 @@ struct Shape {
   DType dtype = DType::kF32;
   int rotary = -1;  // -1: the whole head
   RopePairs pairs = RopePairs::kHalfSplit;
+  double magnitude = 1;
 };
 
 // One seg_attn call that owns what it points to. Heads are added b-major with add_head, rows of the
@@ -49,7 +50,7 @@ class Problem {
     const int rotary = shape.rotary < 0 ? shape.dim : shape.rotary;
     inv_freq.resize(rotary / 2);
     for (int i = 0; i < rotary / 2; ++i) inv_freq[i] = std::pow(1e4, -2.0 * i / rotary);
-    table_ = RopeTable::create(inv_freq, 1 << 13, 1.0, shape.pairs).value();
+    table_ = RopeTable::create(inv_freq, 1 << 13, shape.magnitude, shape.pairs).value();
     args.rope = table_.view();
     args.scale = 1.0F / std::sqrt(static_cast<float>(shape.dim));
     q_begin_ = {0};

@@ -51,7 +51,7 @@ constexpr int kMaxFew = 8;
 /// Floats of scratch that any tile of at most `num_queries` (token, head) pairs needs.
 constexpr int64_t tile_scratch_floats(int64_t num_queries, int64_t dim) {
   const int64_t lanes = (num_queries + 63) / 48 * 48 + 48, wide = (dim + 15) / 16 * 16;
-  return lanes * (2 * wide + 8) + 2 * 64 * wide + 128 * 64 + 4096;
+  return lanes * (3 * wide + 8) + 2 * 64 * wide + 128 * 64 + 4096;
 }
 
 void attend_many_avx512(const AttnTile& tile);
