@@ -22,8 +22,9 @@ inline std::vector<int32_t> random_tokens(int64_t num, int64_t vocab, uint64_t s
 
 class Timer : public engine::Listener {
  public:
-  bool on_token(const engine::TokenEvent&) override {
+  bool on_token(const engine::TokenEvent& event) override {
     times_ms.push_back(now_ms());
+    if (first_logits.empty()) first_logits.assign(event.logits.begin(), event.logits.end());
     return true;
   }
   void on_done(const engine::Outcome& outcome) override {
@@ -31,6 +32,7 @@ class Timer : public engine::Listener {
     stats = outcome.stats;
   }
   std::vector<double> times_ms;
+  std::vector<float> first_logits;  ///< with Request::give_logits
   Status status;
   engine::RequestStats stats;
 };

@@ -22,11 +22,18 @@ namespace json = boost::json;
 struct TtftFlags {
   int documents = 14, repeats = 5, boundary_rows = 32;
   int64_t lead_tokens = 32, document_tokens = 512, question_tokens = 64;
-  std::vector<std::string> ratios = {"0.15", "0.30"};
+  std::vector<std::string> ratios = {"0.15", "0.30"}, only;
 
   /// As engine::read_mode() takes them; dense first.
   std::vector<std::string> modes() const {
-    std::vector<std::string> out{"dense", "prefix", "boundary", "reuse"};
+    std::vector<std::string> out{"dense"};
+    if (!only.empty()) {
+      for (const std::string& mode : only) {
+        if (std::ranges::find(out, mode) == out.end()) out.push_back(mode);
+      }
+      return out;
+    }
+    out.insert(out.end(), {"prefix", "boundary", "reuse"});
     for (const std::string& ratio : ratios) out.push_back("selective:" + ratio);
     return out;
   }
@@ -34,12 +41,23 @@ struct TtftFlags {
 
 struct ModeResult {
   std::vector<double> probe_ms, expand_ms;
-  std::vector<double> ttft_ms;
-  double kl_sum = 0;  ///< KL(dense || mode) of the first token's distribution
+  std::vector<double> ttft_ms, flops;  ///< of each round; the probe's counted too
+  double kl_sum = 0;                   ///< KL(dense || mode) of the first token's distribution
   engine::RequestStats stats;
 };
 
 double median(const std::vector<double>& values) { return rag::quantile(values, 0.5); }
+
+// How much longer a mode takes than its share of dense's arithmetic would: of the rounds' ratios
+// the median, less one.
+double overhead(const ModeResult& mode, const ModeResult& dense) {
+  std::vector<double> ratios;
+  for (size_t i = 0; i < mode.ttft_ms.size(); ++i) {
+    const double wanted = mode.flops[i] / dense.flops[i];
+    ratios.push_back(mode.ttft_ms[i] / dense.ttft_ms[i] / wanted);
+  }
+  return median(ratios) - 1;
+}
 
 // Round after round: the documents in a new order, a new question, every mode on the same ids.
 Status measure(const TtftFlags& f, const CommonFlags& common, const Session& session,
@@ -76,18 +94,22 @@ Status measure(const TtftFlags& f, const CommonFlags& common, const Session& ses
       if (round < 0 && mode != "reuse") continue;
       RK_RETURN_IF_ERROR(engine::read_mode(mode, request));
       Timer timer;
+      // The host has them anyway; a card that were asked for them would not choose the token.
+      request.give_logits = common.device == "cpu";
       engine.drop_expanded();  // ready means stored: what reading them takes counts
       engine.run(request, 0, timer);
       RK_RETURN_IF_ERROR(timer.status);
       if (round < 0) continue;
       ModeResult& result = results[mode];
       result.ttft_ms.push_back(timer.stats.ttft_ms);
+      result.flops.push_back(timer.stats.work.flops);
       result.probe_ms.push_back(timer.stats.probe_ms);
       result.expand_ms.push_back(timer.stats.expand_ms);
       result.stats = timer.stats;
       const bool dense = mode == "dense";
       auto& out = dense ? dense_row : row;
-      RK_RETURN_IF_ERROR(engine.evaluate(request, 1, out, nullptr));
+      out = timer.first_logits;
+      if (out.empty()) RK_RETURN_IF_ERROR(engine.evaluate(request, 1, out, nullptr));
       rag::to_log_probabilities(out, out.size());
       if (!dense) result.kl_sum += rag::kl_divergence(dense_row, row);
     }
@@ -107,12 +129,13 @@ Status bench_ttft(const TtftFlags& f, const CommonFlags& common) {
         << f.document_tokens << " in a new order each time, question of " << f.question_tokens
         << ", " << f.repeats << " runs\n"
         << "mode             TTFT ms (min .. max)            speed-up  KL/token  active rows  "
-           "probe ms  expand ms\n";
+           "probe ms  expand ms    GFLOP  overhead\n";
   }
   for (const std::string& mode : f.modes()) {
     const ModeResult& r = results[mode];
     const double ms = median(r.ttft_ms), kl = r.kl_sum / f.repeats;
     const auto [least, most] = std::minmax_element(r.ttft_ms.begin(), r.ttft_ms.end());
+    const double over = overhead(r, results["dense"]);
     const int64_t active = r.stats.recomputed + r.stats.fresh;
     if (common.json) {
       rows.push_back(json::object{{"mode", mode},
@@ -122,14 +145,17 @@ Status bench_ttft(const TtftFlags& f, const CommonFlags& common) {
                                   {"kl", kl},
                                   {"probe_ms", median(r.probe_ms)},
                                   {"expand_ms", median(r.expand_ms)},
-                                  {"active_rows", active}});
+                                  {"active_rows", active},
+                                  {"flops", median(r.flops)},
+                                  {"overhead", over}});
       continue;
     }
     std::cout << std::left << std::setw(15) << mode << std::right << std::fixed
               << std::setprecision(2) << std::setw(10) << ms << " (" << *least << " .. " << *most
               << ")" << std::setw(14) << dense / ms << "x" << std::setprecision(4) << std::setw(10)
               << kl << std::setw(10) << active << std::setprecision(2) << std::setw(13)
-              << median(r.probe_ms) << std::setw(11) << median(r.expand_ms) << "\n";
+              << median(r.probe_ms) << std::setw(11) << median(r.expand_ms) << std::setprecision(1)
+              << std::setw(9) << median(r.flops) * 1e-9 << std::setw(9) << over * 100 << "%\n";
   }
   if (common.json) {
     std::cout << json::object{{"bench", "ttft"},
@@ -167,6 +193,7 @@ Command cmd_bench_ttft() {
         flags.add("--lead-tokens", f->lead_tokens, "tokens before them");
         flags.add("--boundary-rows", f->boundary_rows, "boundary: rows recomputed per document");
         flags.add("--ratio", f->ratios, "selective: a share of rows recomputed; may repeat");
+        flags.add("--mode", f->only, "measure this one beside dense, not all; may repeat");
         flags.add("--repeats", f->repeats, "counted rounds, after one that computes the documents");
         return {[f, &common] { return bench_ttft(*f, common); },
                 [f]() -> Status {
