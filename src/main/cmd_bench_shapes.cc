@@ -7,8 +7,8 @@
 #include <iostream>
 #include <memory>
 
-#include "kernels/gemm/gemm_cuda.h"
 #include "kernels/layer/layer_cuda.h"
+#include "main/bench_kernels.h"
 #include "main/bench_tools.h"
 #include "main/cli.h"
 #include "main/session.h"
@@ -32,11 +32,6 @@ struct ShapesFlags {
 
 constexpr int64_t kLeadTokens = 16;
 
-/// What this card does at best, measured in the same run.
-struct Ceilings {
-  double copy_bytes_per_s = 0, gemm_flops = 0;
-};
-
 Result<std::vector<int64_t>> numbers(const std::string& text, const char* flag) {
   std::vector<int64_t> out;
   const char *at = text.data(), *end = at + text.size();
@@ -53,40 +48,6 @@ Result<std::vector<int64_t>> numbers(const std::string& text, const char* flag) 
 }
 
 double median(const std::vector<double>& values) { return rag::quantile(values, 0.5); }
-
-Result<Ceilings> measure_ceilings() {
-  constexpr int64_t kSide = 8192, kCopyBytes = int64_t{2} << 30;
-  constexpr int kRuns = 10;
-  RK_TRY(const Stream stream, create_stream());
-  Ceilings out;
-  {
-    RK_TRY(const Buffer from, Buffer::allocate(kCopyBytes, Memory::kCard));
-    RK_TRY(const Buffer to, Buffer::allocate(kCopyBytes, Memory::kCard));
-    for (int i = -2; i < kRuns; ++i) {
-      const double begin = now_ms();
-      RK_RETURN_IF_ERROR(copy_on_card(to.data(), from.data(), kCopyBytes, stream));
-      RK_RETURN_IF_ERROR(sync_stream(stream));
-      if (i < 0) continue;
-      const double speed = 2e3 * static_cast<double>(kCopyBytes) / (now_ms() - begin);
-      out.copy_bytes_per_s = std::max(out.copy_bytes_per_s, speed);
-    }
-  }
-  RK_TRY(auto gemm, kernels::GemmCuda::create({}, stream));
-  RK_TRY(const auto w, gemm->random(kSide, kSide, kernels::CudaWeightForm::kBf16, 1, 0.02F));
-  RK_TRY(const Buffer memory, Buffer::allocate(2 * kSide * kSide * 2, Memory::kCard));
-  const View x(memory.data(), DType::kBf16, {kSide, kSide});
-  const View y(memory.as<std::byte>() + kSide * kSide * 2, DType::kBf16, {kSide, kSide});
-  RK_RETURN_IF_ERROR(kernels::fill_normal_cuda(x, 2, 1.0F, stream));
-  RK_RETURN_IF_ERROR(gemm->prepare(*w, kSide, DType::kBf16, false, false));
-  for (int i = -3; i < kRuns; ++i) {
-    const double begin = now_ms();
-    RK_RETURN_IF_ERROR(gemm->run({x, w.get(), View(), y, false}));
-    RK_RETURN_IF_ERROR(sync_stream(stream));
-    const double flops = 2.0 * kSide * kSide * kSide / ((now_ms() - begin) * 1e-3);
-    if (i >= 0) out.gemm_flops = std::max(out.gemm_flops, flops);
-  }
-  return out;
-}
 
 /// Floating-point operations of a causal prefill: all layers, and the attention's two products.
 double prefill_flops(const model::ModelConfig& c, double tokens) {
@@ -133,7 +94,7 @@ Status print_ttft(const ShapesFlags& f, const CommonFlags& common, engine::Engin
     if (is_dense) dense = ms;
     const double ideal = 1e3 *
                          prefill_flops(engine.config(), static_cast<double>(stats.prompt_tokens)) /
-                         ceilings.gemm_flops;
+                         ceilings.flops;
     json::object row{{"what", "ttft"},
                      {"mode", mode.name},
                      {"prompt_tokens", stats.prompt_tokens},
@@ -211,7 +172,7 @@ Status print_decode(const ShapesFlags& f, const CommonFlags& common,
   const double kv_bytes = static_cast<double>(batch * f.depth) * heads * config.head_dim * 4;
   const double bytes = static_cast<double>(decoder->weight_bytes()) -
                        static_cast<double>(config.vocab_size * config.hidden * 2) + kv_bytes;
-  const double bound = 1e3 * bytes / ceilings.copy_bytes_per_s;
+  const double bound = 1e3 * bytes / ceilings.bytes_per_s;
   rows.push_back(json::object{{"what", "decode"},
                               {"batch", batch},
                               {"depth", f.depth},
@@ -236,14 +197,13 @@ Status bench_shapes(const ShapesFlags& f, const CommonFlags& common) {
   RK_TRY(const auto lengths, numbers(f.lengths, "--lengths"));
   RK_TRY(const auto batches, numbers(f.batches, "--batches"));
   RK_TRY(const CardInfo card, open_card(device.index));
-  RK_TRY(const Ceilings ceilings, measure_ceilings());
+  RK_TRY(const Ceilings ceilings, card_ceilings());
   const int64_t longest = *std::max_element(lengths.begin(), lengths.end());
   RK_TRY(const auto config, model::model_shape(f.config, std::max(longest, f.depth) + 1024));
   if (!common.json) {
     std::cout << card.name << ": copy " << std::fixed << std::setprecision(2)
-              << ceilings.copy_bytes_per_s / 1e12 << " TB/s, bf16 GEMM "
-              << ceilings.gemm_flops / 1e12 << " TFLOP/s; " << f.config << ", random weights"
-              << std::endl;
+              << ceilings.bytes_per_s / 1e12 << " TB/s, bf16 GEMM " << ceilings.flops / 1e12
+              << " TFLOP/s; " << f.config << ", random weights" << std::endl;
   }
   json::array rows;
   {
@@ -276,8 +236,8 @@ Status bench_shapes(const ShapesFlags& f, const CommonFlags& common) {
                               {"commit", commit()},
                               {"config", f.config},
                               {"card", card.name},
-                              {"copy_bytes_per_s", ceilings.copy_bytes_per_s},
-                              {"gemm_flops", ceilings.gemm_flops},
+                              {"copy_bytes_per_s", ceilings.bytes_per_s},
+                              {"gemm_flops", ceilings.flops},
                               {"plan", common.plan},
                               {"kv_store", common.kv_store},
                               {"results", rows}}

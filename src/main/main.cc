@@ -19,6 +19,7 @@
   use(cmd_bench_rag) \
   use(cmd_bench_report) \
   use(cmd_bench_shapes) \
+  use(cmd_bench_kernels) \
   use(cmd_serve)         \
   // last line
 // clang-format on

@@ -232,15 +232,23 @@ Status CudaDecoder::attend(int layer, const View& q, const View& o, const int32_
   args.part_o = part_o_;
   args.part_lse = part_lse_;
   args.next_item = next_item_;
+  args.old_rows_ready = step.is_decode;
   return kernels::seg_attn_cuda(args, "", stream_);
 }
 
-Status CudaDecoder::linear(const kernels::GemmCudaArgs& a) {
+void CudaDecoder::count(int64_t num_rows, const kernels::CudaWeight& w, DType y_dtype,
+                        bool accumulate) {
   const auto num = [](int64_t n) { return static_cast<double>(n); };
-  linear_ +=
-      kernels::gemm_work(num(a.x.dim[0]), num(a.w->n()), num(a.w->k()), num(a.w->num_bytes()), 2,
-                         a.y.dtype == DType::kF32 ? 4 : 2, a.accumulate);
+  linear_ += kernels::gemm_work(num(num_rows), num(w.n()), num(w.k()), num(w.num_bytes()), 2,
+                                y_dtype == DType::kF32 ? 4 : 2, accumulate);
+}
+Status CudaDecoder::linear(const kernels::GemmCudaArgs& a) {
+  count(a.x.dim[0], *a.w, a.y.dtype, a.accumulate);
   return gemm_->run(a);
+}
+Status CudaDecoder::linear_normed(const kernels::NormedGemmArgs& a) {
+  count(a.x.dim[0], *a.w, a.y.dtype, false);
+  return gemm_->run_normed(a);
 }
 
 Status CudaDecoder::run_layer(int index, int64_t num_rows, const Step& step) {
@@ -250,9 +258,14 @@ Status CudaDecoder::run_layer(int index, int64_t num_rows, const Step& step) {
   View x = rows_of(x_, num_rows), normed = rows_of(normed_, num_rows);
   const View qkv = rows_of(qkv_, num_rows);
   const auto bias = [](const Buffer& b) { return b.num_bytes() > 0 ? vector_view(b) : kNone; };
-  RK_RETURN_IF_ERROR(
-      kernels::rms_norm_cuda({x, vector_view(w.attn_norm), normed, c.rms_eps}, stream_));
-  RK_RETURN_IF_ERROR(linear({normed, w.qkv.get(), bias(w.qkv_bias), qkv, false}));
+  kernels::NormedGemmArgs project{.x = x,
+                                  .norm = vector_view(w.attn_norm),
+                                  .eps = c.rms_eps,
+                                  .w = w.qkv.get(),
+                                  .bias = bias(w.qkv_bias),
+                                  .y = qkv,
+                                  .normed = normed};
+  RK_RETURN_IF_ERROR(linear_normed(project));
   kernels::QkvWriteCudaArgs write;
   write.qkv = qkv;
   write.num_heads = c.num_heads;
@@ -301,11 +314,15 @@ Status CudaDecoder::run_layer(int index, int64_t num_rows, const Step& step) {
                               step.logits_plan.plans[0], step));
   }
   RK_RETURN_IF_ERROR(linear({rows_of(attended_, num_rows), w.o.get(), bias(w.o_bias), x, true}));
-  RK_RETURN_IF_ERROR(
-      kernels::rms_norm_cuda({x, vector_view(w.ffn_norm), normed, c.rms_eps}, stream_));
-  const View gate_up = rows_of(gate_up_, num_rows), hidden = rows_of(hidden_, num_rows);
-  RK_RETURN_IF_ERROR(linear({normed, w.gate_up.get(), kNone, gate_up, false}));
-  RK_RETURN_IF_ERROR(kernels::swiglu_cuda(gate_up, hidden, stream_));
+  const View hidden = rows_of(hidden_, num_rows);
+  RK_RETURN_IF_ERROR(linear_normed({.x = x,
+                                    .norm = vector_view(w.ffn_norm),
+                                    .eps = c.rms_eps,
+                                    .w = w.gate_up.get(),
+                                    .y = hidden,
+                                    .gated = true,
+                                    .normed = normed,
+                                    .gate_up = rows_of(gate_up_, num_rows)}));
   return linear({hidden, w.down.get(), kNone, x, true});
 }
 
@@ -343,11 +360,13 @@ Status CudaDecoder::run_step(int64_t num_rows, const Step& step) {
   }
   if (step.num_logits == 0) return {};
   const View x = rows_of(last_x_, step.num_logits), normed = rows_of(normed_, step.num_logits);
-  RK_RETURN_IF_ERROR(
-      kernels::rms_norm_cuda({x, vector_view(output_norm_), normed, config_.rms_eps}, stream_));
   const View logits = rows_of(logits_, step.num_logits);
-  RK_RETURN_IF_ERROR(
-      linear({normed, output_ ? output_.get() : embedding_.get(), kNone, logits, false}));
+  RK_RETURN_IF_ERROR(linear_normed({.x = x,
+                                    .norm = vector_view(output_norm_),
+                                    .eps = config_.rms_eps,
+                                    .w = output_ ? output_.get() : embedding_.get(),
+                                    .y = logits,
+                                    .normed = normed}));
   if (step.sample_rows == nullptr) return {};
   return kernels::sample_cuda(logits, step.sample_rows, step.sample_adjust, tokens_, stream_);
 }

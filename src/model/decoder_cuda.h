@@ -99,8 +99,10 @@ class CudaDecoder : public Decoder {
   Result<Buffer> to_card(std::span<const float> values);
   Status carve_workspace();
   Status stage(const StepInput& input, const Rows& rows, Step& step);
-  /// gemm_->run(), counted in linear_.
+  /// gemm_->run() and gemm_->run_normed(), counted in linear_.
   Status linear(const kernels::GemmCudaArgs& args);
+  Status linear_normed(const kernels::NormedGemmArgs& args);
+  void count(int64_t num_rows, const kernels::CudaWeight& w, DType y_dtype, bool accumulate);
   Status run_layer(int index, int64_t num_rows, const Step& step);
   Status stage_scores(const StepInput& input, const Rows& rows, const CardSights::Set& set,
                       Step& step);

@@ -1,5 +1,6 @@
 // Loading: weights, tables and workspaces of the decoder on a card.
 #include <cmath>
+#include <set>
 
 #include "base/log.h"
 #include "model/decoder_cuda.h"
@@ -190,13 +191,15 @@ Status CudaDecoder::carve_workspace() {
 Status CudaDecoder::prepare_gemm() {
   const Layer& layer = layers_[0];
   const bool bias = layer.qkv_bias.num_bytes() > 0, o_bias = layer.o_bias.num_bytes() > 0;
-  for (const int64_t rows : {int64_t{1}, int64_t{max_step_rows()}}) {
+  for (const int64_t rows : std::set<int64_t>{1, options_.max_sequences, max_step_rows()}) {
     RK_RETURN_IF_ERROR(gemm_->prepare(*layer.qkv, rows, DType::kBf16, bias, false));
     RK_RETURN_IF_ERROR(gemm_->prepare(*layer.o, rows, DType::kF32, o_bias, true));
     RK_RETURN_IF_ERROR(gemm_->prepare(*layer.gate_up, rows, DType::kBf16, false, false));
     RK_RETURN_IF_ERROR(gemm_->prepare(*layer.down, rows, DType::kF32, false, true));
   }
-  return gemm_->prepare(output_ ? *output_ : *embedding_, 1, DType::kF32, false, false);
+  const kernels::CudaWeight& output = output_ ? *output_ : *embedding_;
+  RK_RETURN_IF_ERROR(gemm_->prepare(output, 1, DType::kF32, false, false));
+  return gemm_->prepare(output, options_.max_sequences, DType::kF32, false, false);
 }
 
 Result<std::unique_ptr<Decoder>> load_cuda_decoder(const LoadArgs& args) {

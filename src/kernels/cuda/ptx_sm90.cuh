@@ -74,13 +74,6 @@ __device__ inline void prefetch(const void* p) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(p) : "memory");
 }
 
-/// Programmatic launch: lets the next kernel of the stream begin; waits until the kernel before is
-/// done and its writes are seen.
-__device__ inline void start_next_kernel() {
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-}
-__device__ inline void await_kernel_before() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
-
 template <int kRegisters>
 __device__ inline void give_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
@@ -101,6 +94,15 @@ __device__ inline void load_box(void* to, const CUtensorMap* map, int c4, uint64
 }
 __device__ inline void prefetch_map(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+/// Copies `bytes` (of sixteen) that lie side by side; `barrier` counts them. Both ends at 16 bytes.
+__device__ inline void load_bytes(void* to, const void* from, int bytes, uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(shared_address(to)),
+      "l"(from), "r"(bytes), "r"(shared_address(barrier))
+      : "memory");
 }
 
 /// 2^x, flushing denormals: -inf gives 0.

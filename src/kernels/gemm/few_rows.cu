@@ -92,7 +92,7 @@ __device__ __forceinline__ void load_x(const Params& p, int chunk, int lane,
       for (int w = 0; w < 4; ++w) {
         const int at = chunk * 64 + 16 * w + 4 * t;
         const bool valid = row < p.m && at < p.k;
-        const uint2 v = valid ? __ldg(reinterpret_cast<const uint2*>(from + at)) : uint2{0, 0};
+        const uint2 v = valid ? *reinterpret_cast<const uint2*>(from + at) : uint2{0, 0};
         x[c][2 * w] = v.x;
         x[c][2 * w + 1] = v.y;
       }
@@ -101,8 +101,7 @@ __device__ __forceinline__ void load_x(const Params& p, int chunk, int lane,
       for (int w = 0; w < kUnitK<kForm> / 32; ++w) {
         const int at = chunk * kUnitK<kForm> + (kForm == kFp8 ? 16 * t + 8 * w : 32 * w + 8 * t);
         const bool valid = row < p.m && at < p.k;
-        const uint4 v =
-            valid ? __ldg(reinterpret_cast<const uint4*>(from + at)) : uint4{0, 0, 0, 0};
+        const uint4 v = valid ? *reinterpret_cast<const uint4*>(from + at) : uint4{0, 0, 0, 0};
         x[c][4 * w] = v.x;
         x[c][4 * w + 1] = v.y;
         x[c][4 * w + 2] = v.z;
@@ -322,8 +321,10 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm) few_rows_kernel(const 
     loading += split;
     for (load_chunk += split; load_chunk >= p.chunks; load_chunk -= p.chunks) ++load_tile;
   };
+  start_next_kernel();
 #pragma unroll
-  for (int s = 0; s < kStages; ++s) load_next(s);
+  for (int s = 0; s < kStages; ++s) load_next(s);  // weights: no kernel writes them
+  await_kernel_before();
 
   int unit = first, chunk = first % p.chunks, slot = 0;
   uint32_t next_x[kColumns][kUnitK<kForm> / 8];
@@ -377,8 +378,7 @@ Status launch(const Params& p, int grid, Stream stream) {
   static const cudaError_t raised =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   if (raised != cudaSuccess) return internal("cuda: few_rows: ", cudaGetErrorString(raised));
-  kernel<<<static_cast<unsigned>(grid), kThreads, kBytes, stream>>>(p);
-  return cuda_status("few_rows");
+  return launch_early("few_rows", kernel, static_cast<unsigned>(grid), kThreads, kBytes, stream, p);
 }
 
 }  // namespace

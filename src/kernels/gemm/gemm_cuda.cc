@@ -73,6 +73,7 @@ class Gemm final : public GemmCuda {
 
   Status start(const Options& options) {
     num_sms_ = num_multiprocessors();
+    one_row_ = options.one_row;
     few_bf16_rows_ = options.few_bf16_rows;
     few_fp8_rows_ = options.few_fp8_rows;
     few_quant_rows_ = options.few_quant_rows;
@@ -120,6 +121,7 @@ class Gemm final : public GemmCuda {
                               : fill_normal_cuda(View(piece.data, DType::kBf16, {n, k}), seed,
                                                  deviation, stream_));
     if (form == CudaWeightForm::kFp8) return to_fp8(std::move(weight));
+    RK_RETURN_IF_ERROR(sync_stream(stream_));  // kernels read weights without waiting
     return std::unique_ptr<CudaWeight>(std::move(weight));
   }
 
@@ -130,7 +132,7 @@ class Gemm final : public GemmCuda {
   Status prepare(const CudaWeight& w, int64_t num_rows, DType y_dtype, bool bias,
                  bool accumulate) override {
     const auto& weight = static_cast<const Weight&>(w);
-    if (few(weight, num_rows)) return {};
+    if (few(weight, num_rows) || one(weight, num_rows, false)) return {};
     const int64_t y_bytes = num_rows * w.n() * dtype_info(y_dtype).block_bytes;
     Result<Buffer> x = Buffer::allocate(num_rows * w.k() * 2, Memory::kCard);
     Result<Buffer> y = Buffer::allocate(y_bytes, Memory::kCard);
@@ -155,6 +157,16 @@ class Gemm final : public GemmCuda {
     const auto& w = static_cast<const Weight&>(*a.w);
     const int64_t m = a.x.dim[0];
     if (m == 0 || w.n() == 0) return {};
+    if (one(w, m, false)) {
+      return one_row(w.pieces[0],
+                     {.x = a.x.data,
+                      .bias = a.bias.ptr<float>(),
+                      .y = a.y.data,
+                      .y_f32 = a.y.dtype == DType::kF32,
+                      .accumulate = a.accumulate,
+                      .num_sms = num_sms_},
+                     stream_);
+    }
     if (few(w, m)) return run_few(a, w);
     if (w.all(CudaWeightForm::kFp8)) return run_fp8(a, w.pieces[0]);
     const void* data = w.pieces[0].data;
@@ -169,6 +181,31 @@ class Gemm final : public GemmCuda {
       }
     }
     return run_lt(a, shape_of(a), {.x = a.x.data, .w = data, .y = a.y.data});
+  }
+
+  Status run_normed(const NormedGemmArgs& a) override {
+    const auto& w = static_cast<const Weight&>(*a.w);
+    const int64_t m = a.x.dim[0], n = a.gated ? w.n() / 2 : w.n();
+    if (a.x.rank != 2 || a.x.dtype != DType::kF32 || a.x.dim[1] != w.k() || a.y.rank != 2 ||
+        a.y.dim[0] != m || a.y.dim[1] != n || (a.gated && (w.n() % 2 != 0 || !a.bias.empty()))) {
+      return invalid_argument("gemm: normed product of x f32 [M, ", w.k(), "] into y [M, ", n,
+                              "] wanted, are ", a.x.describe(), " and ", a.y.describe());
+    }
+    if (one(w, m, true)) {
+      return one_row(w.pieces[0],
+                     {.x = a.x.data,
+                      .norm = a.norm.ptr<float>(),
+                      .eps = a.eps,
+                      .bias = a.bias.ptr<float>(),
+                      .y = a.y.data,
+                      .y_f32 = a.y.dtype == DType::kF32,
+                      .gated = a.gated,
+                      .num_sms = num_sms_},
+                     stream_);
+    }
+    RK_RETURN_IF_ERROR(rms_norm_cuda({a.x, a.norm, a.normed, a.eps}, stream_));
+    RK_RETURN_IF_ERROR(run({a.normed, a.w, a.bias, a.gated ? a.gate_up : a.y, false}));
+    return a.gated ? swiglu_cuda(a.gate_up, a.y, stream_) : Status();
   }
 
   Status gather_rows(const CudaWeight& w, const int32_t* ids, int64_t num,
@@ -282,6 +319,10 @@ class Gemm final : public GemmCuda {
                : invalid_argument("gemm_cuda: ", a.x.dim[0], " rows, at most ", kMaxRows);
   }
 
+  bool one(const Weight& w, int64_t m, bool norm) const {
+    return one_row_ && m == 1 && w.pieces.size() == 1 && one_row_can(w.pieces[0], norm);
+  }
+
   bool few(const Weight& w, int64_t m) const {
     const int64_t most = w.all(CudaWeightForm::kBf16)  ? few_bf16_rows_
                          : w.all(CudaWeightForm::kFp8) ? few_fp8_rows_
@@ -349,7 +390,7 @@ class Gemm final : public GemmCuda {
   Stream stream_;
   int num_sms_ = 0;
   int64_t few_bf16_rows_ = 0, few_fp8_rows_ = 0, few_quant_rows_ = 0;
-  bool outer_ = false, measuring_ = false;
+  bool one_row_ = true, outer_ = false, measuring_ = false;
   Buffer staging_[2], raw_[2];
   Buffer counters_, parts_, bias_, expanded_, fp8_, fp8_scale_;
 };

@@ -51,6 +51,20 @@ struct GemmCudaArgs {
   bool accumulate = false;        ///< y += (f32 only)
 };
 
+/// y = norm(x) w^T (+ bias), or y = silu(g) * u of that product's halves g and u.
+struct NormedGemmArgs {
+  View x;     ///< [M, K] f32, rows contiguous
+  View norm;  ///< [K] f32: the RMS norm's weights
+  float eps = 1e-6F;
+  const CudaWeight* w = nullptr;  ///< [N, K]
+  View bias;                      ///< [N] f32 on the card, or empty; not where gated
+  View y;                         ///< [M, N] bf16 or f32, or [M, N / 2] bf16 where gated
+  bool gated = false;
+  // Where the pieces do not run as one kernel:
+  View normed;   ///< scratch [M, K] bf16
+  View gate_up;  ///< scratch [M, N] bf16 where gated
+};
+
 /// cuBLASLt, its cached choices of algorithm and its workspace, for one stream. Engine thread only.
 class GemmCuda {
  public:
@@ -61,6 +75,7 @@ class GemmCuda {
     /// Rows up to which our own kernel is taken, by the weights' form; defaults as measured on an
     /// H200 (bench/gemm_cuda_bench): cuBLASLt streams bf16 faster at every row count.
     int64_t few_bf16_rows = 0, few_fp8_rows = 16, few_quant_rows = 48;
+    bool one_row = true;  ///< our own kernel for one row of bf16 weights, where it can run
   };
   /// Errors: kUnavailable naming libcublasLt.so.13 and where it was looked for; kExhausted.
   static Result<std::unique_ptr<GemmCuda>> create(const Options& options, Stream stream);
@@ -88,6 +103,9 @@ class GemmCuda {
   /// rounded to bf16 there. Errors: kInvalidArgument; kExhausted where Options' bounds are too
   /// small.
   virtual Status run(const GemmCudaArgs& args) = 0;
+
+  /// The same with what stands around a layer's products: one kernel where there is one row.
+  virtual Status run_normed(const NormedGemmArgs& args) = 0;
 
   /// out[i] = row ids[i] of w as f32 [num, K]: the embedding lookup. ids on the card; an id outside
   /// [0, N) reads row 0 (the caller has checked).

@@ -30,6 +30,22 @@ inline constexpr int64_t kFewRowsCounters = int64_t{1} << 16;
 Status few_rows(const WeightPiece& piece, const FewRowsArgs& args, Stream stream);
 bool few_rows_can(const WeightPiece& piece);
 
+struct OneRowArgs {
+  const void* x = nullptr;      ///< [k] bf16, or f32 where it is normed; 16-byte aligned
+  const float* norm = nullptr;  ///< [k]: x is RMS-normed by it first; or null
+  float eps = 0.0F;
+  const float* bias = nullptr;  ///< [n], or null; not with `gated`
+  void* y = nullptr;            ///< [n] bf16 or f32; [n / 2] where gated
+  bool y_f32 = false, accumulate = false;
+  bool gated = false;  ///< y = silu(first half of the rows) * second half
+  int num_sms = 132;
+};
+inline constexpr int kOneRowMaxK = 65536;
+/// y = x w^T for one row of x. Requires: one_row_can(piece, norm is given).
+Status one_row(const WeightPiece& piece, const OneRowArgs& args, Stream stream);
+/// Hopper, plain bf16 rows, K that shared memory holds (and registers, where x is normed).
+bool one_row_can(const WeightPiece& piece, bool norm);
+
 /// Of the thread's current card.
 int num_multiprocessors();
 

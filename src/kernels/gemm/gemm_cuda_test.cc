@@ -109,6 +109,93 @@ TEST(GemmCuda, Bf16MatchesTheFormula) {
   }
 }
 
+// One row takes a kernel of its own on Hopper: pieces that end within a row, more rows of w than
+// blocks and fewer, rows longer than its rings.
+TEST(GemmCuda, OneRowOfBf16) {
+  NEEDS_GEMM();
+  for (const auto& [n, k] : {std::pair<int64_t, int64_t>{1, 8},
+                             {5, 1024},
+                             {131, 1032},
+                             {2113, 2040},
+                             {1111, 25600},
+                             {7, 65536}}) {
+    const HostWeight w = host_weight(DType::kBf16, n, k, 21);
+    const auto card = engine()->upload({&w.view, 1}, CudaWeightForm::kBf16).value();
+    for (const Case& c : {Case{1, n, k}, Case{1, n, k, true, true, true, 8}}) {
+      SCOPED_TRACE(describe(c));
+      EXPECT_LT(error_of(*card, w.values, c), kBf16);
+    }
+  }
+}
+
+// Norm, product and SwiGLU as one call, by one kernel (one row, bf16) or by three.
+double normed_error(const CudaWeight& w, const std::vector<float>& values, int64_t m, bool gated,
+                    bool with_bias) {
+  const int64_t k = w.k(), n = w.n(), outputs = gated ? n / 2 : n;
+  const auto x = normal_values(m * k, 31, 3.0F), norm = normal_values(k, 32),
+             bias = normal_values(n, 33);
+  const float eps = 0.1F;
+  std::vector<float> want;
+  for (int64_t i = 0; i < m; ++i) {
+    double squares = 0;
+    for (int64_t j = 0; j < k; ++j) squares += double{x[i * k + j]} * x[i * k + j];
+    const double scale = 1.0 / std::sqrt(squares / static_cast<double>(k) + eps);
+    const auto product = [&](int64_t row) {
+      double sum = with_bias ? bias[row] : 0.0F;
+      for (int64_t j = 0; j < k; ++j) {
+        sum += bf16_to_f32(f32_to_bf16(static_cast<float>(x[i * k + j] * scale * norm[j]))) *
+               double{values[row * k + j]};
+      }
+      return sum;
+    };
+    for (int64_t row = 0; row < outputs; ++row) {
+      const double v = product(row);
+      want.push_back(
+          static_cast<float>(gated ? v / (1 + std::exp(-v)) * product(row + outputs) : v));
+    }
+  }
+  const CardArray<float> card_x(x), card_norm(norm), card_bias(bias);
+  const CardArray<uint16_t> y(m * outputs), normed(m * k), gate_up(m * n);
+  NormedGemmArgs args{.x = card_x.view(DType::kF32, {m, k}),
+                      .norm = card_norm.view(DType::kF32, {k}),
+                      .eps = eps,
+                      .w = &w,
+                      .y = y.view(DType::kBf16, {m, outputs}),
+                      .gated = gated,
+                      .normed = normed.view(DType::kBf16, {m, k}),
+                      .gate_up = gate_up.view(DType::kBf16, {m, n})};
+  if (with_bias) args.bias = card_bias.view(DType::kF32, {n});
+  const Status status = engine()->run_normed(args);
+  EXPECT_TRUE(status.ok()) << status.message();
+  return relative_error(from_bf16(y.host()), want);
+}
+
+TEST(GemmCuda, NormedAndGated) {
+  NEEDS_GEMM();
+  for (const auto& [n, k] : {std::pair<int64_t, int64_t>{64, 64},
+                             {1536, 576},
+                             {2 * 1003, 4096},
+                             {30, 8192},
+                             {32, 16384}}) {
+    for (const DType dtype : {DType::kBf16, DType::kQ8_0}) {
+      const HostWeight w = host_weight(dtype, n, k, 22);
+      const auto card = engine()->upload({&w.view, 1}, engine()->compact_form(dtype)).value();
+      for (const int64_t m : {1, 3}) {
+        SCOPED_TRACE(cat(dtype_name(dtype), " m=", m, " n=", n, " k=", k));
+        EXPECT_LT(normed_error(*card, w.values, m, false, false), kBf16);
+        EXPECT_LT(normed_error(*card, w.values, m, false, true), kBf16);
+        EXPECT_LT(normed_error(*card, w.values, m, true, false), 2 * kBf16);
+      }
+    }
+  }
+  const HostWeight w = host_weight(DType::kBf16, 63, 64, 23);  // no two halves
+  const auto card = engine()->upload({&w.view, 1}, CudaWeightForm::kBf16).value();
+  const CardArray<float> x(64);
+  NormedGemmArgs args{.x = x.view(DType::kF32, {1, 64}), .w = card.get(), .gated = true};
+  args.y = x.view(DType::kBf16, {1, 31});
+  EXPECT_EQ(engine()->run_normed(args).code(), Code::kInvalidArgument);
+}
+
 TEST(GemmCuda, BlockFormatsKeepTheirValues) {
   NEEDS_GEMM();
   for (const DType dtype : {DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ8_0,

@@ -15,9 +15,10 @@ constexpr unsigned kMaxGridY = 32768;
 
 // Unit is what one thread moves at a time; strides and width count units.
 template <class Unit>
-__global__ void gather_rows_kernel(const Unit* __restrict__ x, const int32_t* __restrict__ rows,
-                                   Unit* __restrict__ y, int64_t num, int64_t width,
-                                   int64_t x_stride, int64_t y_stride) {
+__global__ void gather_rows_kernel(const Unit* x, const int32_t* __restrict__ rows, Unit* y,
+                                   int64_t num, int64_t width, int64_t x_stride, int64_t y_stride) {
+  start_next_kernel();
+  await_kernel_before();
   const int64_t d = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (d >= width) return;
   for (int64_t i = blockIdx.y; i < num; i += gridDim.y) {
@@ -26,12 +27,13 @@ __global__ void gather_rows_kernel(const Unit* __restrict__ x, const int32_t* __
 }
 
 template <class Unit>
-void gather(const View& x, const int32_t* rows, const View& y, int64_t element, Stream stream) {
+Status gather(const View& x, const int32_t* rows, const View& y, int64_t element, Stream stream) {
   const int64_t per = static_cast<int64_t>(sizeof(Unit)) / element, width = y.dim[1] / per;
   const dim3 grid(blocks_for(width, kThreads),
                   static_cast<unsigned>(std::min<int64_t>(y.dim[0], kMaxGridY)));
-  gather_rows_kernel<Unit><<<grid, kThreads, 0, stream>>>(
-      x.ptr<Unit>(), rows, y.ptr<Unit>(), y.dim[0], width, x.stride[0] / per, y.stride[0] / per);
+  return launch_early("gather_rows", gather_rows_kernel<Unit>, grid, kThreads, 0, stream,
+                      x.ptr<Unit>(), rows, y.ptr<Unit>(), y.dim[0], width, x.stride[0] / per,
+                      y.stride[0] / per);
 }
 
 __global__ void scatter_i32_kernel(const int64_t* __restrict__ index,
@@ -94,16 +96,10 @@ Status gather_rows_cuda(const View& x, const int32_t* rows, const View& y, Strea
   const auto bits = static_cast<int64_t>(
       reinterpret_cast<uintptr_t>(x.data) | reinterpret_cast<uintptr_t>(y.data) |
       static_cast<uintptr_t>((x.stride[0] | y.stride[0] | x.dim[1]) * element));
-  if (bits % 16 == 0) {
-    gather<uint4>(x, rows, y, element, stream);
-  } else if (bits % 4 == 0) {
-    gather<uint32_t>(x, rows, y, element, stream);
-  } else if (element == 1) {
-    gather<uint8_t>(x, rows, y, element, stream);
-  } else {
-    gather<uint16_t>(x, rows, y, element, stream);
-  }
-  return cuda_status("gather_rows");
+  if (bits % 16 == 0) return gather<uint4>(x, rows, y, element, stream);
+  if (bits % 4 == 0) return gather<uint32_t>(x, rows, y, element, stream);
+  if (element == 1) return gather<uint8_t>(x, rows, y, element, stream);
+  return gather<uint16_t>(x, rows, y, element, stream);
 }
 
 Status scatter_i32_cuda(const int64_t* index, const int32_t* value, int64_t num, int32_t* to,

@@ -87,6 +87,8 @@ __device__ __forceinline__ void rotate_8(float (&x)[8], float* head, int d, int 
 template <int kLanes>
 __global__ void __launch_bounds__(kThreads) qkv_write_kernel(const Params p) {
   __shared__ float turned[kThreads * 8];
+  start_next_kernel();
+  await_kernel_before();
   const int64_t first = int64_t{blockIdx.x} * (kThreads / kLanes) + threadIdx.x / kLanes;
   const bool live = first < p.num_items;
   const int64_t item = live ? first : 0;  // a whole warp takes part in the shuffles
@@ -180,20 +182,19 @@ Status qkv_write_cuda(const QkvWriteCudaArgs& a, Stream stream) {
   if (p.num_items == 0) return {};
   const int lanes = a.head_dim / 8;
   const unsigned grid = blocks_for(p.num_items, kThreads / (lanes > 0 ? lanes : 1));
+  const auto run = [&](auto kernel) {
+    return launch_early("qkv_write", kernel, grid, kThreads, 0, stream, p);
+  };
   switch (a.head_dim) {
     case 64:
-      qkv_write_kernel<8><<<grid, kThreads, 0, stream>>>(p);
-      break;
+      return run(qkv_write_kernel<8>);
     case 128:
-      qkv_write_kernel<16><<<grid, kThreads, 0, stream>>>(p);
-      break;
+      return run(qkv_write_kernel<16>);
     case 256:
-      qkv_write_kernel<32><<<grid, kThreads, 0, stream>>>(p);
-      break;
+      return run(qkv_write_kernel<32>);
     default:
       return unimplemented("qkv_write_cuda: head dim ", a.head_dim, "; 64, 128 and 256 are built");
   }
-  return cuda_status("qkv_write");
 }
 
 }  // namespace rk::kernels

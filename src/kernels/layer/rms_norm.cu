@@ -25,9 +25,10 @@ __device__ float block_sum(float v) {
 
 // kVectors float4 a thread. Requires: 4 divides n and the strides.
 template <int kVectors>
-__global__ void rms_norm_kernel(const float* __restrict__ x, const float* __restrict__ weight,
-                                __nv_bfloat16* __restrict__ y, int n, int64_t x_stride,
-                                int64_t y_stride, float eps) {
+__global__ void rms_norm_kernel(const float* x, const float* __restrict__ weight, __nv_bfloat16* y,
+                                int n, int64_t x_stride, int64_t y_stride, float eps) {
+  start_next_kernel();
+  await_kernel_before();
   x += blockIdx.x * x_stride;
   y += blockIdx.x * y_stride;
   float4 v[kVectors];
@@ -53,6 +54,8 @@ __global__ void rms_norm_kernel(const float* __restrict__ x, const float* __rest
 // Any length and alignment; for shapes that no model has.
 __global__ void rms_norm_any_kernel(const float* x, const float* weight, __nv_bfloat16* y, int n,
                                     int64_t x_stride, int64_t y_stride, float eps) {
+  start_next_kernel();
+  await_kernel_before();
   x += blockIdx.x * x_stride;
   y += blockIdx.x * y_stride;
   float sum = 0.0F;
@@ -86,26 +89,21 @@ Status rms_norm_cuda(const RmsNormCudaArgs& a, Stream stream) {
   };
   if (n % 4 != 0 || xs % 4 != 0 || ys % 4 != 0 || !aligned(x, 16) || !aligned(w, 16) ||
       !aligned(y, 8)) {
-    rms_norm_any_kernel<<<grid, 256, 0, stream>>>(x, w, y, length, xs, ys, a.eps);
-    return cuda_status("rms_norm");
+    return launch_early("rms_norm", rms_norm_any_kernel, grid, 256, 0, stream, x, w, y, length, xs,
+                        ys, a.eps);
   }
   // Few rows: many threads, short latency. Many rows: small blocks, several a multiprocessor.
   const int64_t vectors = n / 4, most = rows < 256 ? 1024 : 256;
   const int64_t each = (vectors + most - 1) / most;
   const auto run = [&](auto kernel, int64_t per_thread) {
     const int64_t threads = ((vectors + per_thread - 1) / per_thread + 31) / 32 * 32;
-    kernel<<<grid, static_cast<unsigned>(threads), 0, stream>>>(x, w, y, length, xs, ys, a.eps);
+    return launch_early("rms_norm", kernel, grid, static_cast<unsigned>(threads), 0, stream, x, w,
+                        y, length, xs, ys, a.eps);
   };
-  if (each <= 1) {
-    run(rms_norm_kernel<1>, 1);
-  } else if (each <= 2) {
-    run(rms_norm_kernel<2>, 2);
-  } else if (each <= 4) {
-    run(rms_norm_kernel<4>, 4);
-  } else {
-    run(rms_norm_kernel<8>, 8);
-  }
-  return cuda_status("rms_norm");
+  if (each <= 1) return run(rms_norm_kernel<1>, 1);
+  if (each <= 2) return run(rms_norm_kernel<2>, 2);
+  if (each <= 4) return run(rms_norm_kernel<4>, 4);
+  return run(rms_norm_kernel<8>, 8);
 }
 
 }  // namespace rk::kernels

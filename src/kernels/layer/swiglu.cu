@@ -18,6 +18,8 @@ __device__ __forceinline__ float silu_times(float gate, float up) {
 
 __global__ void swiglu_kernel(const __nv_bfloat16* gate_up, __nv_bfloat16* y, int64_t rows,
                               int width, int64_t in_stride, int64_t out_stride) {
+  start_next_kernel();
+  await_kernel_before();
   const int64_t d = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * 8;
   if (d >= width) return;
   for (int64_t t = blockIdx.y; t < rows; t += gridDim.y) {
@@ -36,6 +38,8 @@ __global__ void swiglu_kernel(const __nv_bfloat16* gate_up, __nv_bfloat16* y, in
 
 __global__ void swiglu_any_kernel(const __nv_bfloat16* gate_up, __nv_bfloat16* y, int64_t rows,
                                   int width, int64_t in_stride, int64_t out_stride) {
+  start_next_kernel();
+  await_kernel_before();
   const int64_t d = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (d >= width) return;
   for (int64_t t = blockIdx.y; t < rows; t += gridDim.y) {
@@ -63,13 +67,11 @@ Status swiglu_cuda(const View& gate_up, const View& y, Stream stream) {
   const auto misaligned = (reinterpret_cast<uintptr_t>(in) | reinterpret_cast<uintptr_t>(out)) % 16;
   const auto high = static_cast<unsigned>(std::min<int64_t>(rows, 32768));
   if (width % 8 != 0 || is % 8 != 0 || os % 8 != 0 || misaligned != 0) {
-    swiglu_any_kernel<<<dim3(blocks_for(width, kThreads), high), kThreads, 0, stream>>>(
-        in, out, rows, n, is, os);
-  } else {
-    swiglu_kernel<<<dim3(blocks_for(width / 8, kThreads), high), kThreads, 0, stream>>>(
-        in, out, rows, n, is, os);
+    return launch_early("swiglu", swiglu_any_kernel, dim3(blocks_for(width, kThreads), high),
+                        kThreads, 0, stream, in, out, rows, n, is, os);
   }
-  return cuda_status("swiglu");
+  return launch_early("swiglu", swiglu_kernel, dim3(blocks_for(width / 8, kThreads), high),
+                      kThreads, 0, stream, in, out, rows, n, is, os);
 }
 
 }  // namespace rk::kernels

@@ -268,6 +268,7 @@ __global__ void __launch_bounds__(kThreads)
     sample_kernel(float* logits, int64_t stride, int vocab, const SampleRow* rows,
                   const SampleAdjust* adjust, int32_t* tokens) {
   __shared__ Shared s;
+  await_kernel_before();
   logits += blockIdx.x * stride;
   const SampleRow options = rows[blockIdx.x];
   apply(options, adjust, logits);
@@ -300,9 +301,9 @@ Status sample_cuda(const View& logits, const SampleRow* rows, const SampleAdjust
                             logits.describe());
   }
   if (logits.dim[0] == 0) return {};
-  sample_kernel<<<static_cast<unsigned>(logits.dim[0]), kThreads, 0, stream>>>(
-      logits.ptr<float>(), logits.stride[0], static_cast<int>(logits.dim[1]), rows, adjust, tokens);
-  return cuda_status("sample");
+  return launch_early("sample", sample_kernel, static_cast<unsigned>(logits.dim[0]), kThreads, 0,
+                      stream, logits.ptr<float>(), logits.stride[0],
+                      static_cast<int>(logits.dim[1]), rows, adjust, tokens);
 }
 
 }  // namespace rk::kernels

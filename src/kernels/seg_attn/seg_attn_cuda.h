@@ -92,6 +92,10 @@ struct SegAttnCudaArgs {
   int max_item_rows = kSegAttnTileRows;  ///< bound of an item's rows; up to 64 is decode's form
   float* part_o = nullptr;               ///< [max_parts, 128, D]
   float* part_lse = nullptr;             ///< [max_parts, 128]
+  /// Rows at positions before a sequence's first query were written by kernels before the last one
+  /// of the stream, so that they may be read while that one still runs (decode). What the plan and
+  /// the sequences point to was never written by a kernel that may still run.
+  bool old_rows_ready = false;
   int32_t* next_item = nullptr;  ///< counter of the persistent grid; 0 before and after the call
 };
 

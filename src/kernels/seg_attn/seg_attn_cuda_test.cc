@@ -114,6 +114,7 @@ TEST_P(SegAttnCudaShapes, DecodeOfThreeSequences) {
   p.add_sequence({{0, 0, 515, 0}, {0, 16, 600, 499}, {0, 0, 1, 1099}}, sights(4, 300), {1099});
   p.add_sequence(documents(), sights(70, 5), {302});
   p.add_sequence({{0, 0, 3, 0}}, sights(0, 1), {2});
+  p.old_rows_ready = true;
   expect_all_agree(p, {{16, 1}, {16, 7}, {16, 33}, {1, 2}, {128, 2}});
 }
 
@@ -181,6 +182,18 @@ TEST_F(SegAttnCuda, ItemsOfFewAndOfManyRowsInOneLaunch) {
     p.add_sequence({{0, 0, 150 + 37 * i, 0}}, {{0, -1}, {16, 64}}, {149 + 37 * i});
   }
   expect_all_agree(p, {{128, 1}, {128, 9}});
+}
+
+// Decode starts before the kernel before it has ended: it may read old rows then, and nothing else.
+TEST_F(SegAttnCuda, DecodeWaitsForItsQueries) {
+  for (const bool old_rows_ready : {false, true}) {
+    SegAttnCudaProblem p({.heads = 32, .kv_heads = 8}, 5);
+    p.add_sequence({{0, 0, 3000, 0}, {0, 0, 1, 3000}}, std::vector<HeadSight>(8), {3000});
+    p.add_sequence({{0, 0, 700, 0}}, std::vector<HeadSight>(8, HeadSight{4, 100}), {699});
+    p.old_rows_ready = old_rows_ready;
+    p.late_queries = true;
+    expect_all_agree(p, {{16, 1}, {16, 13}});
+  }
 }
 
 TEST_F(SegAttnCuda, BadArgumentsAreNamed) {

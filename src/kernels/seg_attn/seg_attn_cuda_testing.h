@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "kernels/layer/layer_cuda.h"
 #include "kernels/seg_attn/key_tiles.cuh"
 #include "kernels/seg_attn/seg_attn_cuda.h"
 #include "kernels/seg_attn/seg_attn_variants.h"
@@ -164,6 +165,11 @@ class SegAttnCudaProblem {
     return out;
   }
 
+  /// Decode: rows before a sequence's first query may be read early.
+  bool old_rows_ready = false;
+  /// The queries are written by the kernel right before, which takes a while.
+  bool late_queries = false;
+
   /// Runs `plan` on the current card, `times` over the same memory.
   Solution solve(std::string_view variant, const SegAttnPlan& plan, Stream stream,
                  int times = 1) const {
@@ -298,6 +304,7 @@ class SegAttnCudaProblem {
           {runs, static_cast<int32_t>(s.runs.size()), s.q_begin, pages, s.page_stride, sights});
     }
     RK_TRY(a.sequences, card.put(sequences));
+    a.old_rows_ready = old_rows_ready;
     a.layer = shape_.layer;
     a.num_kv_heads = shape_.kv_heads;
     a.rope = table_.view();
@@ -325,6 +332,17 @@ class SegAttnCudaProblem {
     Card card{{}, stream};
     SegAttnCudaArgs a;
     RK_RETURN_IF_ERROR(lay_out(plan, card, a));
+    if (late_queries) {  // the last of many rows, the others are there to take time
+      constexpr int64_t kRows = 4096;
+      const auto elems = static_cast<int64_t>(q_.size());
+      const std::vector<uint16_t> nan(static_cast<size_t>(kRows * elems), encode(NAN));
+      void* q = a.q.data;
+      RK_TRY(uint16_t * rows, card.put(nan));
+      RK_TRY(const int32_t* zeros, card.put(std::vector<int32_t>(kRows, 0)));
+      a.q.data = rows + (kRows - 1) * elems;
+      RK_RETURN_IF_ERROR(gather_rows_cuda(View(q, DType::kBf16, {1, elems}), zeros,
+                                          View(rows, DType::kBf16, {kRows, elems}), stream));
+    }
     for (int i = 0; i < times; ++i) RK_RETURN_IF_ERROR(seg_attn_cuda(a, variant, stream));
     const int64_t row = int64_t{shape_.heads} * shape_.dim, o_stride = a.o.stride[0];
     std::vector<uint16_t> o(num_tokens() * o_stride);

@@ -60,6 +60,7 @@ __global__ void __launch_bounds__(kWarps * 32)
                           T* __restrict__ o, int64_t o_stride, float* __restrict__ lse, int group,
                           int num_heads) {
 #if __CUDA_ARCH__ >= 900
+  start_next_kernel();
   cudaGridDependencySynchronize();  // launched early: see launch()
 #endif
   const int count = counts[1];

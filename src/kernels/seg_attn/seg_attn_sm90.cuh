@@ -4,6 +4,7 @@
 
 #include <cuda.h>
 
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx_sm90.cuh"
 #include "kernels/seg_attn/key_tiles.cuh"
 
@@ -45,6 +46,8 @@ struct Form {
   static constexpr int kOut = kDim / kOutPieces / 2;      // accumulators of a piece
   static constexpr int kScores = kKeys / 2;
   static constexpr int kThreads = 128 * (kGroups + 1);
+  // Decode: each role waits for the kernel before by itself, the producer only where it must.
+  static constexpr bool kStartsEarly = kGroups == 1;
   static constexpr bool kTurns = kGroups == 2 && kDim <= 128;  // warpgroups take turns at wgmma
 };
 
@@ -116,6 +119,7 @@ struct Params {
   const float* cos;
   const float* sin;
   int num_positions, rotary_dim, interleaved;
+  bool old_rows_ready;
   float scale;
 };
 

@@ -44,9 +44,9 @@ __global__ void __launch_bounds__(F::kThreads, 1)
   extern __shared__ uint8_t memory[];
   const uint32_t skip = -ptx::shared_address(memory) & 1023;  // the swizzle counts from 1024 bytes
   auto& s = *reinterpret_cast<Shared<F>*>(memory + skip);
-  ptx::start_next_kernel();
+  start_next_kernel();
   begin_block<F>(p, s);
-  ptx::await_kernel_before();
+  if constexpr (!F::kStartsEarly) await_kernel_before();
   if (threadIdx.x == 32) ptx::prefetch(p.items + blockIdx.x);
   if (threadIdx.x < 128) {
     if constexpr (F::kWarpgroups == 2) ptx::give_registers<72>();
@@ -82,18 +82,8 @@ Status launch(const SegAttnCudaArgs& a, Params& p, Stream stream) {
     return sms;
   }();
   const int blocks = std::min(num_sms, a.max_items);
-  cudaLaunchAttribute early = {};  // this launch's start overlaps the end of the kernel before
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = blocks;
-  config.blockDim = F::kThreads;
-  config.dynamicSmemBytes = kBytes;
-  config.stream = stream;
-  config.attrs = &early;
-  config.numAttrs = 1;
-  cudaLaunchKernelEx(&config, seg_attn_kernel<F>, p);
-  return cuda_status("seg_attn_sm90");
+  return launch_early("seg_attn_sm90", seg_attn_kernel<F>, static_cast<unsigned>(blocks),
+                      F::kThreads, kBytes, stream, p);
 }
 
 template <class T>

@@ -24,6 +24,7 @@ struct Producer {
   Shared<F>& s;
   const int lane = threadIdx.x % 32;
   const int num_items = p.counts[0];
+  bool awaited = !F::kStartsEarly;
   Ring<F::kStages> stage{};
   Ring<kClaims> claims{};
 
@@ -38,13 +39,28 @@ struct Producer {
     ptx::barrier_arrive(&s.k_full[stage.index]);
   }
 
+  struct Load {  // a tile and this lane's page of it
+    TileInfo info;
+    int offset, page;
+  };
+
   /// Lane 0 claims an item behind the blocks' first ones. Every block claims in vain once; the last
   /// to do so puts the counter back to 0.
   __device__ int claim() {
+    await();
     if (lane != 0) return 0;
     const int blocks = static_cast<int>(gridDim.x), number = atomicAdd(p.next_item, 1);
     if (number == max(num_items - blocks, 0) + blocks - 1) *p.next_item = 0;
     return number + blocks;
+  }
+  __device__ void await() {
+    if (awaited) return;
+    await_kernel_before();
+    awaited = true;
+  }
+  /// Whether no query of the sequence is as early as the tile's last row.
+  __device__ bool is_old(const Load& l, const DeviceSequence& sequence) const {
+    return p.old_rows_ready && l.info.position + l.info.hi() <= p.q_pos[sequence.q_begin];
   }
   __device__ void announce(int item) {
     if (lane == 0) {
@@ -53,11 +69,6 @@ struct Producer {
     }
     claims.advance();
   }
-
-  struct Load {  // a tile and this lane's page of it
-    TileInfo info;
-    int offset, page;
-  };
 
   /// The walk's next tile, or what stands for none: rows [0, 0), no pages.
   __device__ bool next_of(KeyTiles& walk, const int32_t* pages, Load& load) const {
@@ -93,6 +104,7 @@ struct Producer {
       if (!more) flags |= kLastOfItem;
       if (!more || turns) flags |= kLastOfQueries;
       now.info.flags |= flags;
+      if (F::kStartsEarly && !awaited && !is_old(now, sequence)) await();
       load_keys(now);
       load_values(now);
       stage.advance();
@@ -197,6 +209,7 @@ struct Loader {
   __device__ void fill(const QueryInfo& info, int offset) {
     const int b = buffer.index, rows = info.item.m_end - info.item.m_begin;
     ptx::barrier_wait(&s.q_empty[b], buffer.parity ^ 1);
+    if constexpr (F::kStartsEarly) await_kernel_before();
     if (thread == 0) s.queries[b] = info;
     for (int r = thread; r < F::kRows; r += kLoaderThreads) {
       const int m = info.item.m_begin + min(r, rows - 1), t = info.q_begin + m / p.group;

@@ -30,6 +30,7 @@ struct Consumer {
   HeadSight sight;
 
   __device__ void run() {
+    if constexpr (F::kStartsEarly) await_kernel_before();    // parts and rows may still be read
     if (F::kTurns && group == 1) ptx::named_arrive(2, 256);  // warpgroup 0 goes first
     while (true) {
       ptx::barrier_wait(&s.k_full[stage.index], stage.parity);

@@ -1,40 +1,21 @@
-// SegPagedAttention on a card: prompts against the tensor cores, decode against memory, each beside
-// a few rows checked in double on the host and beside this card's copy speed.
-//
-//   seg_attn_cuda_bench [sm90|sm80] [part of a case's name]
-//
-// Times are medians of device events over several rounds, between the fastest and the slowest.
-// FLOPs are those of visible (query, key) pairs, 4 * D each; bytes those of visible rows.
-#include <cuda_runtime.h>
-
-#include <algorithm>
+// SegPagedAttention alone on a card: prompts against the tensor cores, decode against memory, a few
+// rows of each case checked in double on the host. FLOPs are those of visible (query, key) pairs,
+// 4 * D each; bytes those of visible rows.
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <numeric>
 #include <random>
-#include <string>
-#include <vector>
 
+#include "kernels/layer/layer_cuda.h"
 #include "kernels/seg_attn/seg_attn_cuda.h"
+#include "main/bench_kernels.h"
 #include "tensor/buffer.h"
-#include "tensor/device.h"
 
-namespace rk::kernels {
+namespace rk::cli {
 namespace {
 
-constexpr int kPage = 16;
+using namespace kernels;
 
-void check(const Status& status) {
-  if (status.ok()) return;
-  std::fprintf(stderr, "%s\n", std::string(status.message()).c_str());
-  std::exit(1);
-}
-template <class T>
-T check(Result<T> result) {
-  check(result.status());
-  return std::move(*result);
-}
+constexpr int kPage = 16;
 
 struct Case {
   std::string name;
@@ -45,33 +26,38 @@ struct Case {
   bool shuffled = false;  ///< page ids in no order
   int runs = 1;           ///< spans a sequence consists of
   int layers = 1;         ///< taken in turn, so that the cache is no help
-  bool by_bytes = false;
+  bool by_bytes = false;  ///< decode: memory is the bound
+  std::string variant;    ///< of the kernel; "" the fastest
 };
 
 /// Device memory of one case.
 class Problem {
  public:
-  Problem(const Case& c, Stream stream) : c_(c), stream_(stream), random_(7) {
+  Problem(const Case& c, Stream stream) : c_(c), stream_(stream), random_(7) {}
+
+  Status prepare() {
+    const Case& c = c_;
     layout();
     const int64_t pool_bytes = int64_t{num_pages_} * kPage * c.dim * 2;
-    k_ = filled(pool_bytes, 1.0F);
-    v_ = filled(pool_bytes, 1.0F);
+    RK_TRY(k_, noise(pool_bytes));
+    RK_TRY(v_, noise(pool_bytes));
     const int64_t q_bytes = num_tokens_ * c.heads * c.dim * 2;
-    q_ = filled(q_bytes, 1.0F);
-    o_ = check(Buffer::allocate(q_bytes, Memory::kCard));
+    RK_TRY(q_, noise(q_bytes));
+    RK_TRY(o_, Buffer::allocate(q_bytes, Memory::kCard));
     args_.q = View(q_.data(), DType::kBf16, {num_tokens_, c.heads, c.dim});
     args_.o = View(o_.data(), DType::kBf16, {num_tokens_, c.heads, c.dim});
     args_.k_pages = View(k_.data(), DType::kBf16, {num_pages_, kPage, c.dim});
     args_.v_pages = View(v_.data(), DType::kBf16, {num_pages_, kPage, c.dim});
     args_.num_kv_heads = c.kv_heads;
     args_.scale = 1.0F / std::sqrt(static_cast<float>(c.dim));
-    tables();
-    plan();
+    args_.old_rows_ready = c.by_bytes;
+    RK_RETURN_IF_ERROR(tables());
+    return plan();
   }
 
-  void run(std::string_view variant, int layer) {
+  Status run(int layer) {
     args_.layer = layer % c_.layers;
-    check(seg_attn_cuda(args_, variant, stream_));
+    return seg_attn_cuda(args_, c_.variant, stream_);
   }
 
   double pairs() const {  ///< visible (query, key), all query heads
@@ -90,21 +76,19 @@ class Problem {
     }
     return rows * 2 * c_.dim * 2;
   }
-  size_t num_items() const { return plan_.items.size(); }
-
   /// Largest difference of sampled rows from attention in double, relative to the row's norm.
-  double error() {
-    run(variant_, 0);
+  Result<double> error() {
+    RK_RETURN_IF_ERROR(run(0));
     double worst = 0;
     const int samples = c_.keys[0] > 65536 ? 3 : 6;
     for (int i = 0; i < samples; ++i) {
       const size_t b = random_() % c_.keys.size();
       const int t = i == 0 ? 0 : static_cast<int>(random_() % q_pos_of(b).size());
-      worst = std::max(worst, row_error(b, t, static_cast<int>(random_() % c_.heads)));
+      RK_TRY(const double error, row_error(b, t, static_cast<int>(random_() % c_.heads)));
+      worst = std::max(worst, error);
     }
     return worst;
   }
-  void set_variant(std::string_view variant) { variant_ = variant; }
 
  private:
   HeadSight sight(int g) const {
@@ -137,13 +121,13 @@ class Problem {
     }
   }
 
-  void tables() {
+  Status tables() {
     std::vector<int32_t> ids(num_pages_);
     std::iota(ids.begin(), ids.end(), 0);
     if (c_.shuffled) std::shuffle(ids.begin(), ids.end(), random_);
     std::vector<HeadSight> sights;
     for (int i = 0; i < c_.layers * c_.kv_heads; ++i) sights.push_back(sight(i % c_.kv_heads));
-    const HeadSight* sights_there = put(sights);
+    RK_TRY(const HeadSight* sights_there, put(sights));
     int next = 0, q_begin = 0;
     std::vector<DeviceSequence> sequences;
     std::vector<int32_t> q_pos;
@@ -151,15 +135,17 @@ class Problem {
       const int num = pages_of_[b] * c_.layers * c_.kv_heads;
       pages_.emplace_back(ids.begin() + next, ids.begin() + next + num);
       next += num;
-      sequences.push_back({put(runs_[b]), static_cast<int32_t>(runs_[b].size()), q_begin,
-                           put(pages_[b]), pages_of_[b], sights_there});
+      RK_TRY(const Run* runs, put(runs_[b]));
+      RK_TRY(const int32_t* pages, put(pages_[b]));
+      sequences.push_back({runs, static_cast<int32_t>(runs_[b].size()), q_begin, pages,
+                           pages_of_[b], sights_there});
       const auto pos = q_pos_of(b);
       q_begins_.push_back(q_begin);
       q_begin += static_cast<int>(pos.size());
       q_pos.insert(q_pos.end(), pos.begin(), pos.end());
     }
-    args_.sequences = put(sequences);
-    args_.q_pos = put(q_pos);
+    RK_TRY(args_.sequences, put(sequences));
+    RK_TRY(args_.q_pos, put(q_pos));
     const int positions = *std::max_element(c_.keys.begin(), c_.keys.end()), half = c_.dim / 2;
     cos_.resize(int64_t{positions} * half);
     sin_.resize(cos_.size());
@@ -170,11 +156,14 @@ class Problem {
         sin_[int64_t{p} * half + i] = static_cast<float>(std::sin(angle));
       }
     }
-    args_.rope = {put(cos_), put(sin_), positions, c_.dim, RopePairs::kHalfSplit};
+    args_.rope = {nullptr, nullptr, positions, c_.dim, RopePairs::kHalfSplit};
+    RK_TRY(args_.rope.cos, put(cos_));
+    RK_TRY(args_.rope.sin, put(sin_));
+    return {};
   }
   double inv_freq(int i) const { return std::pow(1e6, -2.0 * i / c_.dim); }
 
-  void plan() {
+  Status plan() {
     std::vector<HeadSight> sights;
     for (int g = 0; g < c_.kv_heads; ++g) sights.push_back(sight(g));
     std::vector<std::vector<int32_t>> pos;
@@ -182,62 +171,55 @@ class Problem {
     std::vector<SegAttnPlanSequence> in;
     for (size_t b = 0; b < c_.keys.size(); ++b) in.push_back({pos[b], sights, c_.keys[b]});
     plan_ = plan_seg_attn(in, {.num_heads = c_.heads, .num_kv_heads = c_.kv_heads});
-    args_.items = put(plan_.items);
-    args_.merges = put(plan_.merges);
-    args_.counts = put(std::vector<int32_t>{static_cast<int32_t>(plan_.items.size()),
-                                            static_cast<int32_t>(plan_.merges.size())});
+    RK_TRY(args_.items, put(plan_.items));
+    RK_TRY(args_.merges, put(plan_.merges));
+    const std::vector<int32_t> counts = {static_cast<int32_t>(plan_.items.size()),
+                                         static_cast<int32_t>(plan_.merges.size())};
+    RK_TRY(args_.counts, put(counts));
     args_.max_items = static_cast<int>(plan_.items.size());
     args_.max_merges = static_cast<int>(plan_.merges.size());
     args_.max_item_rows = plan_.max_item_rows;
-    args_.part_o = put(std::vector<float>(size_t(plan_.num_parts) * kSegAttnTileRows * c_.dim));
-    args_.part_lse = put(std::vector<float>(size_t(plan_.num_parts) * kSegAttnTileRows));
-    args_.next_item = put(std::vector<int32_t>{0});
+    const auto part_rows = static_cast<size_t>(plan_.num_parts) * kSegAttnTileRows;
+    RK_TRY(args_.part_o, put(std::vector<float>(part_rows * static_cast<size_t>(c_.dim))));
+    RK_TRY(args_.part_lse, put(std::vector<float>(part_rows)));
+    RK_TRY(args_.next_item, put(std::vector<int32_t>{0}));
+    return {};
   }
 
   template <class T>
-  T* put(const std::vector<T>& data) {
-    Buffer buffer =
-        check(Buffer::allocate(std::max<int64_t>(data.size() * sizeof(T), 16), Memory::kCard));
-    check(copy_to_card(buffer.data(), data.data(), data.size() * sizeof(T), stream_));
-    check(sync_stream(stream_));
+  Result<T*> put(const std::vector<T>& data) {
+    const auto bytes = static_cast<int64_t>(data.size() * sizeof(T));
+    RK_TRY(Buffer buffer, Buffer::allocate(std::max<int64_t>(bytes, 16), Memory::kCard));
+    RK_RETURN_IF_ERROR(copy_to_card(buffer.data(), data.data(), bytes, stream_));
+    RK_RETURN_IF_ERROR(sync_stream(stream_));
     owned_.push_back(std::move(buffer));
     return owned_.back().as<T>();
   }
 
-  /// Normal bf16 noise: 16 MiB of it, repeated.
-  Buffer filled(int64_t bytes, float deviation) {
-    static std::vector<uint16_t> noise;
-    if (noise.empty()) {
-      std::normal_distribution<float> normal;
-      noise.resize(8 << 20);
-      for (uint16_t& x : noise) x = f32_to_bf16(normal(random_) * deviation);
-    }
-    Buffer buffer = check(Buffer::allocate(bytes, Memory::kCard));
-    auto* to = buffer.as<uint8_t>();
-    int64_t have = std::min<int64_t>(bytes, noise.size() * 2);
-    check(copy_to_card(to, noise.data(), have, stream_));
-    for (; have < bytes; have *= 2) {
-      check(copy_on_card(to + have, to, std::min(have, bytes - have), stream_));
-    }
-    check(sync_stream(stream_));
+  Result<Buffer> noise(int64_t bytes) {
+    RK_TRY(Buffer buffer, Buffer::allocate(bytes, Memory::kCard));
+    const View all(buffer.data(), DType::kBf16, {bytes / 2});
+    RK_RETURN_IF_ERROR(fill_normal_cuda(all, random_(), 1.0F, stream_));
     return buffer;
   }
 
-  std::vector<float> fetch(const Buffer& from, int64_t at, int num) {
-    std::vector<uint16_t> raw(num);
-    check(copy_from_card(raw.data(), from.as<uint16_t>() + at, num * 2, stream_));
-    check(sync_stream(stream_));
-    std::vector<float> out(num);
+  Result<std::vector<float>> fetch(const Buffer& from, int64_t at, int num) {
+    std::vector<uint16_t> raw(static_cast<size_t>(num));
+    RK_RETURN_IF_ERROR(
+        copy_from_card(raw.data(), from.as<uint16_t>() + at, num * int64_t{2}, stream_));
+    RK_RETURN_IF_ERROR(sync_stream(stream_));
+    std::vector<float> out(raw.size());
     std::transform(raw.begin(), raw.end(), out.begin(), [](uint16_t x) { return bf16_to_f32(x); });
     return out;
   }
 
-  double row_error(size_t b, int t, int h) {
+  Result<double> row_error(size_t b, int t, int h) {
     const int g = h * c_.kv_heads / c_.heads, dim = c_.dim, half = dim / 2;
     const int32_t p = q_pos_of(b)[t];
     const HeadSight s = sight(g);
     const int64_t at = (int64_t{q_begins_[b] + t} * c_.heads + h) * dim;
-    const std::vector<float> q = fetch(q_, at, dim), o = fetch(o_, at, dim);
+    RK_TRY(const std::vector<float> q, fetch(q_, at, dim));
+    RK_TRY(const std::vector<float> o, fetch(o_, at, dim));
     std::vector<double> want(dim);
     double sum = 0;
     for (const Run& run : runs_[b]) {
@@ -253,8 +235,8 @@ class Problem {
         if (first > p) break;
         if (s.window >= 0 && first >= s.sink && first + kPage <= p - s.window + 1) continue;
         const int64_t page = pages_[b][int64_t{g} * pages_of_[b] + run.first_page + j / kPage];
-        const auto k = fetch(k_, page * kPage * dim, kPage * dim);
-        const auto v = fetch(v_, page * kPage * dim, kPage * dim);
+        RK_TRY(const auto k, fetch(k_, page * kPage * dim, kPage * dim));
+        RK_TRY(const auto v, fetch(v_, page * kPage * dim, kPage * dim));
         for (int r = 0; r < std::min(kPage, run.row_end - j); ++r) {
           const int position = first + r;
           if (position > p) break;
@@ -280,7 +262,6 @@ class Problem {
   Case c_;
   Stream stream_;
   std::mt19937 random_;
-  std::string variant_;
   int num_pages_ = 0;
   int64_t num_tokens_ = 0;
   std::vector<std::vector<Run>> runs_;
@@ -292,37 +273,6 @@ class Problem {
   SegAttnPlan plan_;
   SegAttnCudaArgs args_;
 };
-
-struct Times {
-  double median, least, most;  // ms a call
-};
-template <class F>
-Times time(Stream stream, int rounds, int calls, F&& call) {
-  cudaEvent_t begin, end;
-  cudaEventCreate(&begin);
-  cudaEventCreate(&end);
-  std::vector<double> ms;
-  for (int i = 0; i <= rounds; ++i) {
-    cudaEventRecord(begin, stream);
-    for (int j = 0; j < calls; ++j) call(i * calls + j);
-    cudaEventRecord(end, stream);
-    check(sync_stream(stream));
-    float elapsed = 0;
-    cudaEventElapsedTime(&elapsed, begin, end);
-    if (i > 0) ms.push_back(elapsed / calls);  // the first warms up
-  }
-  std::sort(ms.begin(), ms.end());
-  return {ms[ms.size() / 2], ms.front(), ms.back()};
-}
-
-void copy_ceiling(Stream stream) {
-  constexpr int64_t kBytes = int64_t{4} << 30;
-  Buffer a = check(Buffer::allocate(kBytes, Memory::kCard));
-  Buffer b = check(Buffer::allocate(kBytes, Memory::kCard));
-  const Times t =
-      time(stream, 5, 4, [&](int) { check(copy_on_card(a.data(), b.data(), kBytes, stream)); });
-  std::printf("copy on the card: %.0f GB/s read and written\n", 2 * kBytes / t.median / 1e6);
-}
 
 std::vector<Case> cases() {
   std::vector<Case> out;
@@ -368,34 +318,34 @@ std::vector<Case> cases() {
   return out;
 }
 
-int run(std::string_view variant, std::string_view part) {
-  const CardInfo card = check(open_card(0));
-  Stream stream = check(create_stream());
-  std::printf("%s, driver %d, runtime %d\n", card.name.c_str(), card.driver_version,
-              card.runtime_version);
-  copy_ceiling(stream);
-  std::printf("%-42s %9s %9s %9s %8s %8s %9s %6s\n", "case", "ms", "least", "most", "TFLOP/s",
-              "GB/s", "error", "items");
-  bool wrong = false;
-  for (const Case& c : cases()) {
-    if (c.name.find(part) == std::string::npos) continue;
-    Problem problem(c, stream);
-    problem.set_variant(variant);
-    const double error = problem.error();
-    const Times t = time(stream, 7, c.by_bytes ? 20 : 3, [&](int i) { problem.run(variant, i); });
-    std::printf("%-42s %9.4f %9.4f %9.4f %8.1f %8.0f %9.2e %6zu%s\n", c.name.c_str(), t.median,
-                t.least, t.most, problem.pairs() * 4 * c.dim / t.median / 1e9,
-                problem.bytes() / t.median / 1e6, error, problem.num_items(),
-                error < 1e-2 ? "" : "  WRONG");
-    std::fflush(stdout);
-    wrong |= !(error < 1e-2);
-  }
-  return wrong ? 1 : 0;
-}
-
 }  // namespace
-}  // namespace rk::kernels
 
-int main(int argc, char** argv) {
-  return rk::kernels::run(argc > 1 ? argv[1] : "", argc > 2 ? argv[2] : "");
+Status bench_card_attention(const KernelBench& bench) {
+  RK_TRY(const Stream stream, create_stream());
+  std::string wrong;
+  std::vector<std::string> variants = {""};
+  if (bench.all_paths) variants.emplace_back("sm80");
+  for (const std::string& variant : variants) {
+    for (Case& c : cases()) {
+      c.variant = variant;
+      const std::string name = variant.empty() ? c.name : cat(variant, " ", c.name);
+      if (!bench.wants("attention", name)) continue;
+      Problem problem(c, stream);
+      RK_RETURN_IF_ERROR(problem.prepare());
+      RK_TRY(const double error, problem.error());
+      RK_TRY(const Spread ms,
+             time_on_card(stream, 7, c.by_bytes ? 20 : 3, [&](int i) { return problem.run(i); }));
+      bench.report({.kernel = "attention",
+                    .name = name,
+                    .ms = ms,
+                    .flops = problem.pairs() * 4 * c.dim,
+                    .bytes = problem.bytes(),
+                    .error = error});
+      if (!(error < 1e-2)) wrong += cat(wrong.empty() ? "" : ", ", name, " (", error, ")");
+    }
+  }
+  if (wrong.empty()) return {};
+  return internal("bench kernels: results differ from those in double: ", wrong);
 }
+
+}  // namespace rk::cli
