@@ -77,6 +77,8 @@ check-openai:
 bench: install-deps
 	cmake --preset release -DRK_TESTS=OFF -DRK_BENCH=ON
 	cmake --build build -j $(JOBS)
+	build/redknot bench kernels
+	@if command -v nvidia-smi >/dev/null; then build/redknot bench kernels --device cuda; else echo "== no card"; fi
 	@for b in build/bench/*_bench; do \
 	  case $$b in *_cuda_bench) command -v nvidia-smi >/dev/null || { echo "== $$b: no card"; continue; };; esac; \
 	  echo "== $$b"; $$b || exit 1; done

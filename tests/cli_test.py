@@ -55,6 +55,25 @@ class CliTest(unittest.TestCase):
         self.assertTrue(done.stderr.startswith("redknot eval tokens: model 'no-such-model'"), done.stderr)
         self.assertIn("redknot pull", done.stderr)
 
+    def test_bench_kernels(self):
+        done = redknot("bench", "kernels", "--part", "attention decode 1024", "--threads", "1", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        report = json.loads(done.stdout)
+        self.assertEqual([r["name"] for r in report["results"]], ["decode 1024, 9/3 heads of 64"])
+        row = report["results"][0]
+        self.assertGreater(report["memory_bytes_per_s"], 0)
+        self.assertLessEqual(row["least_ms"], row["ms"])
+        self.assertAlmostEqual(row["of_bound"], row["bytes_per_s"] / report["memory_bytes_per_s"], places=6)
+        table = redknot("bench", "kernels", "--part", "135m qkv q4_1 M=512", "--threads", "1")
+        self.assertEqual(table.returncode, 0, table.stderr)
+        self.assertIn("gemm 135m qkv q4_1 M=512", table.stdout)
+        done = redknot("bench", "kernels", "--part", "no such kernel")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn('contains "no such kernel"', done.stderr)
+        done = redknot("bench", "kernels", "--device", "cuda:99")
+        self.assertEqual(done.returncode, 1)  # no build for cards, no driver, no such card: it says which
+        self.assertIn("cuda", done.stderr)
+
     def test_files_that_are_no_model_are_named(self):
         garbage, empty = self.home / "garbage.gguf", self.home / "empty.gguf"
         garbage.write_bytes(b"GGUF" + b"\xff" * 200)

@@ -2,7 +2,7 @@
 """Causal attention through PyTorch on this card, cuDNN and flash: the ceiling of a prompt's kernel.
 
 Keys are expanded to the query heads' number by the library (enable_gqa); FLOPs are the visible
-pairs', 4 * D each, as bench/seg_attn_cuda_bench.cc counts them.
+pairs', 4 * D each, as `redknot bench kernels` counts them.
 """
 import statistics
 import torch

@@ -76,7 +76,8 @@ Status bench_linear(const KernelBench& bench, const Linear& l, int64_t m, kernel
                 .name = name,
                 .ms = ms,
                 .flops = 2.0 * static_cast<double>(m * l.n) * static_cast<double>(l.k),
-                .bytes = static_cast<double>(copies[0]->num_bytes() + 4 * m * (l.k + l.n))});
+                .bytes = static_cast<double>(copies[0]->num_bytes() + 4 * m * (l.k + l.n)),
+                .is_streaming = m == 1});
   return {};
 }
 
@@ -168,7 +169,8 @@ Status bench_attention(const KernelBench& bench, const Attention& a, kernels::Co
                 .name = name,
                 .ms = ms,
                 .flops = 4.0 * pairs * a.heads * a.dim,
-                .bytes = static_cast<double>(bytes)});
+                .bytes = static_cast<double>(bytes),
+                .is_streaming = a.tokens == 1});
   return {};
 }
 

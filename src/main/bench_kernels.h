@@ -37,6 +37,7 @@ struct KernelFigure {
   std::string name;
   Spread ms;
   double flops = 0, bytes = 0;  ///< of a call; bytes: each input and output once
+  bool is_streaming = false;    ///< few rows: memory is the bound, whatever arithmetic could do
   double error = -1;            ///< of sampled rows against double; < 0: not checked
 };
 

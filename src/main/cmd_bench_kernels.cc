@@ -19,10 +19,10 @@ struct KernelsFlags {
   bool all_paths = false;
 };
 
-/// The share of the time that the slower of memory and arithmetic would take; 0: not known.
+/// The share of the time that the slower of memory and arithmetic would take; < 0: not known.
 double share_of_bound(const KernelFigure& f, const Ceilings& c) {
-  const double memory = c.bytes_per_s > 0 ? f.bytes / c.bytes_per_s : 0;
-  const double arithmetic = c.flops > 0 ? f.flops / c.flops : 0;
+  if (c.flops <= 0 && !f.is_streaming) return -1;
+  const double memory = f.bytes / c.bytes_per_s, arithmetic = c.flops > 0 ? f.flops / c.flops : 0;
   return std::max(memory, arithmetic) / (f.ms.median * 1e-3);
 }
 
@@ -40,10 +40,8 @@ class Table {
               << std::setprecision(4) << std::setw(11) << f.ms.median << std::setw(10) << f.ms.least
               << std::setw(9) << f.ms.most << std::setprecision(0) << std::setw(11)
               << f.flops / seconds * 1e-9 << std::setw(8) << f.bytes / seconds * 1e-9;
-    // On a host only decode has a bound that was measured.
-    const bool known = ceilings_.flops > 0 || f.bytes / seconds > ceilings_.bytes_per_s / 4;
-    if (known) {
-      std::cout << std::setw(8) << 100 * share_of_bound(f, ceilings_) << " %";
+    if (const double share = share_of_bound(f, ceilings_); share >= 0) {
+      std::cout << std::setw(8) << 100 * share << " %";
     } else {
       std::cout << std::setw(10) << "";
     }
@@ -57,15 +55,15 @@ class Table {
 };
 
 json::object row_of(const KernelFigure& f, const Ceilings& ceilings) {
-  const double seconds = f.ms.median * 1e-3;
+  const double seconds = f.ms.median * 1e-3, share = share_of_bound(f, ceilings);
   json::object row{{"kernel", f.kernel},
                    {"name", f.name},
                    {"ms", f.ms.median},
                    {"least_ms", f.ms.least},
                    {"most_ms", f.ms.most},
                    {"flops_per_s", f.flops / seconds},
-                   {"bytes_per_s", f.bytes / seconds},
-                   {"of_bound", share_of_bound(f, ceilings)}};
+                   {"bytes_per_s", f.bytes / seconds}};
+  if (share >= 0) row["of_bound"] = share;
   if (f.error >= 0) row["error"] = f.error;
   return row;
 }

@@ -7,7 +7,7 @@
 // The units of a weight, in order of tiles and then K, are divided evenly over the blocks. A tile
 // that several blocks share is summed by the one that finishes last, in block order.
 //
-// H200, bench/gemm_cuda_bench, one row: int8 2.9 and int4 2.4 TB/s of weights on 51200x5120, about
+// H200, redknot bench kernels, one row: int8 2.9 and int4 2.4 TB/s of weights on 51200x5120, about
 // 11 us + bytes at 3.1 TB/s in every form. Tried without gain: one block a multiprocessor with 8
 // stages, three with 3, six grids' worth of blocks, all of L1 as shared memory, and Hopper's bulk
 // copies for the packed units. TODO(#4): ncu on int8 counts 430 instructions a unit, 57 % of issue

@@ -10,7 +10,7 @@ using F32 = __m256;
 using I32 = __m256i;
 constexpr int kLanes = 8;
 constexpr int kTileRows = 4;
-constexpr int kPrefetchBytes = 8192;  // of 512..8192 the fastest in decode: gemm_bench, Zen 5
+constexpr int kPrefetchBytes = 8192;  // of 512..8192 the fastest in decode on Zen 5 (bench kernels)
 /// One row reads a block once, front to back; more rows pay for registers with passes.
 constexpr int vecs(int rows) { return rows == 1 ? 4 : rows == 2 ? 2 : 1; }
 

@@ -73,7 +73,7 @@ class GemmCuda {
     int64_t expand_elements = 0;  ///< bf16 scratch for quantised weights and many rows: max N*K
     int64_t fp8_elements = 0;     ///< scratch for x in e4m3: max M*K
     /// Rows up to which our own kernel is taken, by the weights' form; defaults as measured on an
-    /// H200 (bench/gemm_cuda_bench): cuBLASLt streams bf16 faster at every row count.
+    /// H200 (redknot bench kernels): cuBLASLt streams bf16 faster at every row count but one.
     int64_t few_bf16_rows = 0, few_fp8_rows = 16, few_quant_rows = 48;
     bool one_row = true;  ///< our own kernel for one row of bf16 weights, where it can run
   };

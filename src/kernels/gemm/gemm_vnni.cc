@@ -15,7 +15,7 @@ using F32 = __m512;
 using I32 = __m512i;
 constexpr int kLanes = 16;
 constexpr int kTileRows = 6;  // 2 x 6 f32 and 2 x 6 int32 sums, and eight registers to work with
-constexpr int kPrefetchBytes = 8192;  // of 512..8192 the fastest in decode: gemm_bench, Zen 5
+constexpr int kPrefetchBytes = 8192;  // of 512..8192 the fastest in decode on Zen 5 (bench kernels)
 constexpr int vecs(int) { return 2; }
 
 inline F32 load_f32(const float* p) { return _mm512_loadu_ps(p); }

@@ -3,8 +3,9 @@
 //
 // One block a multiprocessor with a share of the rows of w; each warp streams every eighth of them
 // through a ring of shared memory that one lane fills by bulk copies. The rings are filled before
-// the kernel waits for the one before it (no kernel writes weights), so the memory does not rest
-// while small kernels run. The sums are f32 on the ordinary cores: one multiplication a weight.
+// the kernel waits for the one before it (no kernel writes weights), and what follows is brought to
+// L2, so the memory does not rest while small kernels run. The sums are f32 on the ordinary cores:
+// one multiplication a weight.
 //
 // What surrounds the product comes with it: the RMS norm of x (every block does it again, x is
 // small), and SwiGLU of a weight of two halves, whose rows a warp takes in pairs.
@@ -19,10 +20,13 @@ namespace {
 
 constexpr int kWarps = 8, kThreads = 32 * kWarps;
 constexpr int kPiece = 1024;                             // elements of a copy
-constexpr int kStages = 4;                               // copies a warp has under way
+constexpr int kMaxStages = 6;                            // copies a warp has under way
+constexpr int kAhead = 4;                                // more, brought to L2 before the start
 constexpr int kNormVectors = 8;                          // of four elements, each thread
 constexpr int kMaxNormed = 4 * kNormVectors * kThreads;  // elements of a row that is normed
-constexpr int kRingBytes = kWarps * kStages * kPiece * 2;
+constexpr int kStageBytes = kWarps * kPiece * 2;
+// Blocks of two kernels that follow each other share a multiprocessor: 113 KiB each.
+constexpr int stages_of(int64_t k) { return k <= 8192 ? kMaxStages : 4; }
 
 struct Params {
   const __nv_bfloat16* w;
@@ -30,6 +34,7 @@ struct Params {
   const float* norm;
   const float* bias;
   void* y;
+  int stages;
   int outputs, k;  // of a weight with two halves, outputs are half its rows
   float eps;
   bool y_f32, accumulate;
@@ -88,12 +93,17 @@ struct Pieces {
   const Params& p;
   int row, end, at = 0, half = 0;
 
+  /// `to` null: to L2 only.
   __device__ void ask(uint8_t* to, uint64_t* full) {
     if (row >= end) return;
     const int bytes = min(kPiece, p.k - at) * 2;
-    const int64_t weight_row = row + int64_t{half} * p.outputs;
-    ptx::barrier_arrive_expect(full, bytes);
-    ptx::load_bytes(to, p.w + weight_row * p.k + at, bytes, full);
+    const __nv_bfloat16* from = p.w + (row + int64_t{half} * p.outputs) * p.k + at;
+    if (to == nullptr) {
+      ptx::prefetch_bytes(from, bytes);
+    } else {
+      ptx::barrier_arrive_expect(full, bytes);
+      ptx::load_bytes(to, from, bytes, full);
+    }
     at += kPiece;
     if (at < p.k) return;
     at = 0;
@@ -109,19 +119,21 @@ struct Pieces {
 template <bool kNorm, bool kGated>
 __global__ void __launch_bounds__(kThreads, 3) one_row_kernel(const Params p) {
   extern __shared__ __align__(128) uint8_t shared[];
-  __shared__ uint64_t barriers[kWarps * kStages];
+  __shared__ uint64_t barriers[kWarps * kMaxStages];
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const auto begin = static_cast<int>(int64_t{blockIdx.x} * p.outputs / gridDim.x);
   const auto end = static_cast<int>((int64_t{blockIdx.x} + 1) * p.outputs / gridDim.x);
-  uint8_t* ring = shared + warp * (kStages * kPiece * 2);
-  uint64_t* full = barriers + warp * kStages;
-  auto* x = reinterpret_cast<uint4*>(shared + kRingBytes);
+  uint8_t* ring = shared + warp * (p.stages * kPiece * 2);
+  uint64_t* full = barriers + warp * kMaxStages;
+  auto* x = reinterpret_cast<uint4*>(shared + p.stages * kStageBytes);
   Pieces<kGated> pieces{p, begin + warp, end};
   start_next_kernel();
   if (lane == 0) {
-    for (int i = 0; i < kStages; ++i) ptx::barrier_init(full + i, 1);
+    for (int i = 0; i < p.stages; ++i) ptx::barrier_init(full + i, 1);
     ptx::barrier_init_fence();
-    for (int i = 0; i < kStages; ++i) pieces.ask(ring + i * kPiece * 2, full + i);
+    for (int i = 0; i < p.stages; ++i) pieces.ask(ring + i * kPiece * 2, full + i);
+    Pieces<kGated> ahead = pieces;
+    for (int i = 0; i < kAhead; ++i) ahead.ask(nullptr, nullptr);
   }
   if constexpr (kNorm) {
     if (threadIdx.x * 32 < static_cast<unsigned>(p.k)) ptx::prefetch(p.norm + threadIdx.x * 32);
@@ -160,7 +172,7 @@ __global__ void __launch_bounds__(kThreads, 3) one_row_kernel(const Params p) {
             acc[j] = fmaf(s.y, t.y, acc[j]);
           }
         }
-        if (++stage == kStages) stage = 0, parity ^= 1;
+        if (++stage == p.stages) stage = 0, parity ^= 1;
       }
       sums[half] = warp_sum((acc[0] + acc[1]) + (acc[2] + acc[3]));
     }
@@ -179,12 +191,13 @@ __global__ void __launch_bounds__(kThreads, 3) one_row_kernel(const Params p) {
 template <bool kNorm, bool kGated>
 Status launch(const Params& p, int num_sms, Stream stream) {
   const auto kernel = one_row_kernel<kNorm, kGated>;
-  static const cudaError_t raised = cudaFuncSetAttribute(
-      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kRingBytes + 2 * kOneRowMaxK);
+  static const cudaError_t raised =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           stages_of(kOneRowMaxK) * kStageBytes + 2 * kOneRowMaxK);
   if (raised != cudaSuccess) return internal("cuda: one_row: ", cudaGetErrorString(raised));
   const int grid = std::min(num_sms, (p.outputs + kWarps - 1) / kWarps);
   return launch_early("one_row", kernel, static_cast<unsigned>(grid), kThreads,
-                      kRingBytes + 2 * p.k, stream, p);
+                      p.stages * kStageBytes + 2 * p.k, stream, p);
 }
 
 }  // namespace
@@ -206,6 +219,7 @@ Status one_row(const WeightPiece& piece, const OneRowArgs& a, Stream stream) {
                  .norm = a.norm,
                  .bias = a.bias,
                  .y = a.y,
+                 .stages = stages_of(piece.k),
                  .outputs = static_cast<int>(a.gated ? piece.n / 2 : piece.n),
                  .k = static_cast<int>(piece.k),
                  .eps = a.eps,

@@ -60,8 +60,9 @@ __global__ void __launch_bounds__(kWarps * 32)
                           T* __restrict__ o, int64_t o_stride, float* __restrict__ lse, int group,
                           int num_heads) {
 #if __CUDA_ARCH__ >= 900
-  start_next_kernel();
   cudaGridDependencySynchronize();  // launched early: see launch()
+  // Not before: while the items' blocks fill the card unevenly, so would those of the next kernel.
+  start_next_kernel();
 #endif
   const int count = counts[1];
   for (int i = blockIdx.x; i < count; i += gridDim.x) {
