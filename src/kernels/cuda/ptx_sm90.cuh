@@ -105,11 +105,6 @@ __device__ inline void load_bytes(void* to, const void* from, int bytes, uint64_
       : "memory");
 }
 
-/// Brings them to the second-level cache.
-__device__ inline void prefetch_bytes(const void* from, int bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
-}
-
 /// 2^x, flushing denormals: -inf gives 0.
 __device__ inline float exp2_approx(float x) {
   float y;

@@ -3,8 +3,8 @@
 //
 // One block a multiprocessor with a share of the rows of w; each warp streams every eighth of them
 // through a ring of shared memory that one lane fills by bulk copies. The rings are filled before
-// the kernel waits for the one before it (no kernel writes weights), and what follows is brought to
-// L2, so the memory does not rest while small kernels run. The sums are f32 on the ordinary cores:
+// the kernel waits for the one before it (no kernel writes weights), so the memory does not rest
+// while small kernels run. The sums are f32 on the ordinary cores:
 // one multiplication a weight.
 //
 // What surrounds the product comes with it: the RMS norm of x (every block does it again, x is
@@ -20,13 +20,17 @@ namespace {
 
 constexpr int kWarps = 8, kThreads = 32 * kWarps;
 constexpr int kPiece = 1024;                             // elements of a copy
-constexpr int kMaxStages = 6;                            // copies a warp has under way
-constexpr int kAhead = 4;                                // more, brought to L2 before the start
+constexpr int kMaxStages = 12;                           // copies a warp has under way, at most
 constexpr int kNormVectors = 8;                          // of four elements, each thread
 constexpr int kMaxNormed = 4 * kNormVectors * kThreads;  // elements of a row that is normed
 constexpr int kStageBytes = kWarps * kPiece * 2;
-// Blocks of two kernels that follow each other share a multiprocessor: 113 KiB each.
-constexpr int stages_of(int64_t k) { return k <= 8192 ? kMaxStages : 4; }
+// A block has a multiprocessor to itself, so that a kernel's blocks spread over the card even where
+// they come while another's leave.
+constexpr int kSharedBytes = 220 * 1024;
+constexpr int stages_of(int64_t k) {
+  const int64_t fit = (kSharedBytes - 2 * k) / kStageBytes;
+  return static_cast<int>(fit < kMaxStages ? fit : kMaxStages);
+}
 
 struct Params {
   const __nv_bfloat16* w;
@@ -93,17 +97,12 @@ struct Pieces {
   const Params& p;
   int row, end, at = 0, half = 0;
 
-  /// `to` null: to L2 only.
   __device__ void ask(uint8_t* to, uint64_t* full) {
     if (row >= end) return;
     const int bytes = min(kPiece, p.k - at) * 2;
     const __nv_bfloat16* from = p.w + (row + int64_t{half} * p.outputs) * p.k + at;
-    if (to == nullptr) {
-      ptx::prefetch_bytes(from, bytes);
-    } else {
-      ptx::barrier_arrive_expect(full, bytes);
-      ptx::load_bytes(to, from, bytes, full);
-    }
+    ptx::barrier_arrive_expect(full, bytes);
+    ptx::load_bytes(to, from, bytes, full);
     at += kPiece;
     if (at < p.k) return;
     at = 0;
@@ -117,7 +116,7 @@ struct Pieces {
 };
 
 template <bool kNorm, bool kGated>
-__global__ void __launch_bounds__(kThreads, 3) one_row_kernel(const Params p) {
+__global__ void __launch_bounds__(kThreads, 2) one_row_kernel(const Params p) {
   extern __shared__ __align__(128) uint8_t shared[];
   __shared__ uint64_t barriers[kWarps * kMaxStages];
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
@@ -132,8 +131,6 @@ __global__ void __launch_bounds__(kThreads, 3) one_row_kernel(const Params p) {
     for (int i = 0; i < p.stages; ++i) ptx::barrier_init(full + i, 1);
     ptx::barrier_init_fence();
     for (int i = 0; i < p.stages; ++i) pieces.ask(ring + i * kPiece * 2, full + i);
-    Pieces<kGated> ahead = pieces;
-    for (int i = 0; i < kAhead; ++i) ahead.ask(nullptr, nullptr);
   }
   if constexpr (kNorm) {
     if (threadIdx.x * 32 < static_cast<unsigned>(p.k)) ptx::prefetch(p.norm + threadIdx.x * 32);
@@ -192,8 +189,7 @@ template <bool kNorm, bool kGated>
 Status launch(const Params& p, int num_sms, Stream stream) {
   const auto kernel = one_row_kernel<kNorm, kGated>;
   static const cudaError_t raised =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           stages_of(kOneRowMaxK) * kStageBytes + 2 * kOneRowMaxK);
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
   if (raised != cudaSuccess) return internal("cuda: one_row: ", cudaGetErrorString(raised));
   const int grid = std::min(num_sms, (p.outputs + kWarps - 1) / kWarps);
   return launch_early("one_row", kernel, static_cast<unsigned>(grid), kThreads,

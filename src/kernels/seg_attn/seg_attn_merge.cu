@@ -59,11 +59,8 @@ __global__ void __launch_bounds__(kWarps * 32)
                           const float* __restrict__ part_o, const float* __restrict__ part_lse,
                           T* __restrict__ o, int64_t o_stride, float* __restrict__ lse, int group,
                           int num_heads) {
-#if __CUDA_ARCH__ >= 900
-  cudaGridDependencySynchronize();  // launched early: see launch()
-  // Not before: while the items' blocks fill the card unevenly, so would those of the next kernel.
   start_next_kernel();
-#endif
+  await_kernel_before();
   const int count = counts[1];
   for (int i = blockIdx.x; i < count; i += gridDim.x) {
     const SegAttnMerge merge = merges[i];
@@ -80,25 +77,10 @@ template <class T, int D>
 Status launch(const SegAttnCudaArgs& a, cudaStream_t stream) {
   const int slices = std::min((a.max_item_rows + kWarps - 1) / kWarps, kSlices);
   const dim3 grid(std::min(a.max_merges, kMaxBlocks), slices);
-  int card = 0, major = 0;
-  cudaGetDevice(&card);
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, card);
-  cudaLaunchAttribute early;  // blocks are there when the items' kernel ends
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = grid;
-  config.blockDim = dim3(kWarps * 32);
-  config.stream = stream;
-  config.attrs = &early;
-  config.numAttrs = major >= 9 ? 1 : 0;
-  const cudaError_t error = cudaLaunchKernelEx(
-      &config, seg_attn_merge_kernel<T, D>, a.merges, a.counts, a.sequences,
-      static_cast<const float*>(a.part_o), static_cast<const float*>(a.part_lse), a.o.ptr<T>(),
-      a.o.stride[0], a.lse, static_cast<int>(a.q.dim[1]) / a.num_kv_heads,
-      static_cast<int>(a.q.dim[1]));
-  if (error != cudaSuccess) return internal("cuda: seg_attn_merge: ", cudaGetErrorString(error));
-  return cuda_status("seg_attn_merge");
+  return launch_early("seg_attn_merge", seg_attn_merge_kernel<T, D>, grid, kWarps * 32, 0, stream,
+                      a.merges, a.counts, a.sequences, static_cast<const float*>(a.part_o),
+                      static_cast<const float*>(a.part_lse), a.o.ptr<T>(), a.o.stride[0], a.lse,
+                      static_cast<int>(a.q.dim[1]) / a.num_kv_heads, static_cast<int>(a.q.dim[1]));
 }
 
 template <class T>

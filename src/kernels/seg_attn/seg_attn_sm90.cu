@@ -70,7 +70,6 @@ Status seg_attn_sm90(const SegAttnCudaArgs& a, Stream stream) {
   p.interleaved = a.rope.pairs == RopePairs::kInterleaved;
   p.scale = a.scale;
   p.old_rows_ready = a.old_rows_ready;
-  p.has_merges = a.max_merges > 0;
   return a.q.dtype == DType::kBf16 ? sm90::launch_bf16(a, p, stream)
                                    : sm90::launch_f16(a, p, stream);
 }

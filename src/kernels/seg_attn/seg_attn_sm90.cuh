@@ -119,7 +119,7 @@ struct Params {
   const float* cos;
   const float* sin;
   int num_positions, rotary_dim, interleaved;
-  bool old_rows_ready, has_merges;
+  bool old_rows_ready;
   float scale;
 };
 

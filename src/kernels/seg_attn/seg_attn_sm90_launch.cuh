@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(F::kThreads, 1)
   extern __shared__ uint8_t memory[];
   const uint32_t skip = -ptx::shared_address(memory) & 1023;  // the swizzle counts from 1024 bytes
   auto& s = *reinterpret_cast<Shared<F>*>(memory + skip);
-  if (p.has_merges) start_next_kernel();
+  start_next_kernel();
   begin_block<F>(p, s);
   if constexpr (!F::kStartsEarly) await_kernel_before();
   if (threadIdx.x == 32) ptx::prefetch(p.items + blockIdx.x);
