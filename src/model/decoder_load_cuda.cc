@@ -111,8 +111,6 @@ Status CudaDecoder::load(const WeightFiles* files) {
   if (options_.card_weights == CardWeights::kFp8) {
     gemm.fp8_elements = max_step_rows() * std::max({c.hidden, q_width(), c.ffn});
   }
-  // TODO(#4): alone it reads 4.3 TB/s, in a step it made the kernels around it slower by as much.
-  gemm.one_row = false;
   RK_TRY(gemm_, kernels::GemmCuda::create(gemm, stream_));
   Source source{files, options_.random_seed, ""};
   const bool fp8 = options_.card_weights == CardWeights::kFp8;

@@ -20,16 +20,25 @@ namespace {
 
 constexpr int kWarps = 8, kThreads = 32 * kWarps;
 constexpr int kPiece = 1024;                             // elements of a copy
-constexpr int kMaxStages = 12;                           // copies a warp has under way, at most
+constexpr int kMaxStages = 8;                            // copies a warp has under way, at most
 constexpr int kNormVectors = 8;                          // of four elements, each thread
 constexpr int kMaxNormed = 4 * kNormVectors * kThreads;  // elements of a row that is normed
 constexpr int kStageBytes = kWarps * kPiece * 2;
-// A block has a multiprocessor to itself, so that a kernel's blocks spread over the card even where
-// they come while another's leave.
-constexpr int kSharedBytes = 220 * 1024;
-constexpr int stages_of(int64_t k) {
-  const int64_t fit = (kSharedBytes - 2 * k) / kStageBytes;
-  return static_cast<int>(fit < kMaxStages ? fit : kMaxStages);
+// A layer's products come in turns of normed (qkv; gate and up) and plain ones (o, down). A plain
+// one's block takes more than half of a multiprocessor, a normed one's fits beside it: so each
+// kernel has one block everywhere, even where its blocks come while another's leave, and the next
+// one fills its rings early.
+constexpr int kPlainBytes = 116 * 1024, kNormedStages = 6, kLeastStages = 2;
+constexpr int kMostBytes = 224 * 1024;
+struct Room {
+  int stages, bytes;
+};
+Room room_of(int64_t k, bool norm) {
+  const int row = static_cast<int>(2 * k);
+  const int stages = norm ? kNormedStages
+                          : std::clamp((kPlainBytes - row) / kStageBytes, kLeastStages, kMaxStages);
+  const int bytes = stages * kStageBytes + row;
+  return {stages, norm ? bytes : std::max(bytes, kPlainBytes)};
 }
 
 struct Params {
@@ -54,14 +63,49 @@ __device__ __forceinline__ float warp_sum(float v) {
   return v;
 }
 
-// The row as bf16 in shared memory.
+// The weights of the norm, which no kernel writes, and then the row as bf16 in shared memory.
 template <bool kNorm>
-__device__ void load_x(const Params& p, uint4* x) {
-  if constexpr (!kNorm) {
-    for (int i = threadIdx.x; i < p.k / 8; i += kThreads) {
-      x[i] = static_cast<const uint4*>(p.x)[i];
+struct RowLoader {
+  const Params& p;
+  float4 norm[kNorm ? kNormVectors : 1];
+
+  __device__ void load_norm() {
+    if constexpr (!kNorm) return;
+#pragma unroll
+    for (int i = 0; i < kNormVectors; ++i) {
+      const int at = static_cast<int>(threadIdx.x) + i * kThreads;
+      if (at < p.k / 4) norm[i] = reinterpret_cast<const float4*>(p.norm)[at];
     }
-  } else {
+  }
+
+  __device__ void load(uint4* x) const {
+    if constexpr (!kNorm) {
+      copy(x);
+    } else {
+      load_normed(reinterpret_cast<uint2*>(x));
+    }
+  }
+
+ private:
+  __device__ void copy(uint4* x) const {
+    constexpr int kBatch = 8;  // loads under way
+    const int num = p.k / 8;
+    for (int begin = static_cast<int>(threadIdx.x); begin < num; begin += kBatch * kThreads) {
+      uint4 v[kBatch];
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        const int at = begin + i * kThreads;
+        if (at < num) v[i] = static_cast<const uint4*>(p.x)[at];
+      }
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        const int at = begin + i * kThreads;
+        if (at < num) x[at] = v[i];
+      }
+    }
+  }
+
+  __device__ void load_normed(uint2* x) const {
     __shared__ float part[kWarps];
     float4 v[kNormVectors];
     float sum = 0.0F;
@@ -69,6 +113,9 @@ __device__ void load_x(const Params& p, uint4* x) {
     for (int i = 0; i < kNormVectors; ++i) {
       const int at = static_cast<int>(threadIdx.x) + i * kThreads;
       v[i] = at < p.k / 4 ? static_cast<const float4*>(p.x)[at] : float4{0, 0, 0, 0};
+    }
+#pragma unroll
+    for (int i = 0; i < kNormVectors; ++i) {
       sum += v[i].x * v[i].x + v[i].y * v[i].y + v[i].z * v[i].z + v[i].w * v[i].w;
     }
     sum = warp_sum(sum);
@@ -82,13 +129,11 @@ __device__ void load_x(const Params& p, uint4* x) {
     for (int i = 0; i < kNormVectors; ++i) {
       const int at = static_cast<int>(threadIdx.x) + i * kThreads;
       if (at >= p.k / 4) continue;
-      const float4 w = reinterpret_cast<const float4*>(p.norm)[at];
-      reinterpret_cast<uint2*>(x)[at] = {
-          ptx::pack<__nv_bfloat16>(v[i].x * scale * w.x, v[i].y * scale * w.y),
-          ptx::pack<__nv_bfloat16>(v[i].z * scale * w.z, v[i].w * scale * w.w)};
+      x[at] = {ptx::pack<__nv_bfloat16>(v[i].x * scale * norm[i].x, v[i].y * scale * norm[i].y),
+               ptx::pack<__nv_bfloat16>(v[i].z * scale * norm[i].z, v[i].w * scale * norm[i].w)};
     }
   }
-}
+};
 
 // What a warp's lane 0 asks for next: pieces of a row, of its twin in the other half, of the row
 // eight further.
@@ -132,11 +177,10 @@ __global__ void __launch_bounds__(kThreads, 2) one_row_kernel(const Params p) {
     ptx::barrier_init_fence();
     for (int i = 0; i < p.stages; ++i) pieces.ask(ring + i * kPiece * 2, full + i);
   }
-  if constexpr (kNorm) {
-    if (threadIdx.x * 32 < static_cast<unsigned>(p.k)) ptx::prefetch(p.norm + threadIdx.x * 32);
-  }
+  RowLoader<kNorm> loader{p};
+  loader.load_norm();
   await_kernel_before();
-  load_x<kNorm>(p, x);
+  loader.load(x);
   __syncthreads();
 
   int stage = 0;
@@ -186,14 +230,20 @@ __global__ void __launch_bounds__(kThreads, 2) one_row_kernel(const Params p) {
 }
 
 template <bool kNorm, bool kGated>
-Status launch(const Params& p, int num_sms, Stream stream) {
+Status launch(Params p, int num_sms, Stream stream) {
   const auto kernel = one_row_kernel<kNorm, kGated>;
   static const cudaError_t raised =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMostBytes);
   if (raised != cudaSuccess) return internal("cuda: one_row: ", cudaGetErrorString(raised));
+  Room room = room_of(p.k, kNorm);
+  if (std::getenv("RK_MODE0")) {
+    room.stages = std::min(8, (220 * 1024 - 2 * p.k) / kStageBytes);
+    room.bytes = room.stages * kStageBytes + 2 * p.k;
+  }
+  p.stages = room.stages;
   const int grid = std::min(num_sms, (p.outputs + kWarps - 1) / kWarps);
-  return launch_early("one_row", kernel, static_cast<unsigned>(grid), kThreads,
-                      p.stages * kStageBytes + 2 * p.k, stream, p);
+  return launch_early("one_row", kernel, static_cast<unsigned>(grid), kThreads, room.bytes, stream,
+                      p);
 }
 
 }  // namespace
@@ -215,7 +265,6 @@ Status one_row(const WeightPiece& piece, const OneRowArgs& a, Stream stream) {
                  .norm = a.norm,
                  .bias = a.bias,
                  .y = a.y,
-                 .stages = stages_of(piece.k),
                  .outputs = static_cast<int>(a.gated ? piece.n / 2 : piece.n),
                  .k = static_cast<int>(piece.k),
                  .eps = a.eps,

@@ -25,7 +25,8 @@ Status rms_norm_cuda(const RmsNormCudaArgs& args, Stream stream);
 /// the row's index in its span, k and v go to their pages; q is left in qkv, normed and not
 /// rotated. A row's page is entry page_index[t] of its (layer, head) list, its slot page_slot[t].
 /// Rows of sequence < 0 (a graph's padding) and rows whose page is < 0 (dropped) write nothing.
-/// D is 64, 128 or 256.
+/// What `sequences` points to and the row arrays are read early: no kernel that may still run
+/// writes them. D is 64, 128 or 256.
 struct QkvWriteCudaArgs {
   View qkv;  ///< [T, (H + 2G) * D] bf16: q heads, k heads, v heads
   int num_heads = 1, num_kv_heads = 1, head_dim = 128, layer = 0;

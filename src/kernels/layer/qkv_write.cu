@@ -88,7 +88,6 @@ template <int kLanes>
 __global__ void __launch_bounds__(kThreads) qkv_write_kernel(const Params p) {
   __shared__ float turned[kThreads * 8];
   start_next_kernel();
-  await_kernel_before();
   const int64_t first = int64_t{blockIdx.x} * (kThreads / kLanes) + threadIdx.x / kLanes;
   const bool live = first < p.num_items;
   const int64_t item = live ? first : 0;  // a whole warp takes part in the shuffles
@@ -96,10 +95,21 @@ __global__ void __launch_bounds__(kThreads) qkv_write_kernel(const Params p) {
   const int head = p.first_head + static_cast<int>(item % p.heads_a_row);
   const int d = threadIdx.x % kLanes * 8;
   __nv_bfloat16* from = p.qkv + t * p.qkv_stride + int64_t{head} * (8 * kLanes) + d;
-  float x[8];
-  load_8(from, x);
   const bool is_q = head < p.num_heads;
   const bool is_k = !is_q && head < p.num_heads + p.num_kv_heads;
+  // Where the row goes was known before the step: looked up while the product before still runs.
+  const int sequence = p.sequence[t], row_index = is_k ? p.row_index[t] : 0;
+  int64_t page = -1, slot = 0;
+  if (!is_q && live && sequence >= 0) {
+    const int g = head - p.num_heads - (is_k ? 0 : p.num_kv_heads);
+    const DeviceSequence& s = p.sequences[sequence];
+    const int64_t list = (int64_t{p.layer} * p.num_kv_heads + g) * s.page_stride;
+    page = s.pages[list + p.page_index[t]];
+    slot = p.page_slot[t];
+  }
+  await_kernel_before();
+  float x[8];
+  load_8(from, x);
   const float* weight = is_q ? p.q_norm : is_k ? p.k_norm : nullptr;
   if (__any_sync(~0U, weight != nullptr)) {
     float normed[8], ones[8];
@@ -112,24 +122,17 @@ __global__ void __launch_bounds__(kThreads) qkv_write_kernel(const Params p) {
 #pragma unroll
     for (int i = 0; i < 8; ++i) x[i] = weight != nullptr ? normed[i] : x[i];
   }
-  const int sequence = p.sequence[t];
   if (is_q && live && sequence >= 0) store_8(from, x);
   if (__any_sync(~0U, is_k) && p.rope.rotary_dim > 0) {
     float y[8];
 #pragma unroll
     for (int i = 0; i < 8; ++i) y[i] = x[i];
-    rotate_8(y, turned + threadIdx.x / kLanes * (8 * kLanes), d, is_k ? p.row_index[t] : 0, p.rope);
+    rotate_8(y, turned + threadIdx.x / kLanes * (8 * kLanes), d, row_index, p.rope);
 #pragma unroll
     for (int i = 0; i < 8; ++i) x[i] = is_k ? y[i] : x[i];
   }
-  if (is_q || !live || sequence < 0) return;
-  const int g = head - p.num_heads - (is_k ? 0 : p.num_kv_heads);
-  const DeviceSequence& s = p.sequences[sequence];
-  const int64_t list = (int64_t{p.layer} * p.num_kv_heads + g) * s.page_stride;
-  const int64_t page = s.pages[list + p.page_index[t]];
   if (page < 0) return;
-  store_8((is_k ? p.k_pages : p.v_pages) + page * p.page_stride + p.page_slot[t] * p.row_stride + d,
-          x);
+  store_8((is_k ? p.k_pages : p.v_pages) + page * p.page_stride + slot * p.row_stride + d, x);
 }
 
 Status check(const QkvWriteCudaArgs& a) {
