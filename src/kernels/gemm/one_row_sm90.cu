@@ -235,11 +235,7 @@ Status launch(Params p, int num_sms, Stream stream) {
   static const cudaError_t raised =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMostBytes);
   if (raised != cudaSuccess) return internal("cuda: one_row: ", cudaGetErrorString(raised));
-  Room room = room_of(p.k, kNorm);
-  if (std::getenv("RK_MODE0")) {
-    room.stages = std::min(8, (220 * 1024 - 2 * p.k) / kStageBytes);
-    room.bytes = room.stages * kStageBytes + 2 * p.k;
-  }
+  const Room room = room_of(p.k, kNorm);
   p.stages = room.stages;
   const int grid = std::min(num_sms, (p.outputs + kWarps - 1) / kWarps);
   return launch_early("one_row", kernel, static_cast<unsigned>(grid), kThreads, room.bytes, stream,
