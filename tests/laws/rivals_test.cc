@@ -153,7 +153,9 @@ TEST(CacheblendRows, AreThoseThatTheContextChanges) {
   for (PromptSpan& span : spans) {
     for (int32_t& id : span.tokens) id %= kVocab - 4;
   }
-  for (const int at : {3, 20, 32}) {
+  // Not the document's last: when stored it is a step of its own, and a card rounds one row's
+  // products in other places than many rows'.
+  for (const int at : {3, 20, 31}) {
     auto asked = spans;
     asked[3].tokens[10] = mark(kAsked);
     asked[4].tokens[static_cast<size_t>(at)] = asker(kAsked);

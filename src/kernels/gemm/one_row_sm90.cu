@@ -24,22 +24,10 @@ constexpr int kMaxStages = 8;                            // copies a warp has un
 constexpr int kNormVectors = 8;                          // of four elements, each thread
 constexpr int kMaxNormed = 4 * kNormVectors * kThreads;  // elements of a row that is normed
 constexpr int kStageBytes = kWarps * kPiece * 2;
-// A layer's products come in turns of normed (qkv; gate and up) and plain ones (o, down). A plain
-// one's block takes more than half of a multiprocessor, a normed one's fits beside it: so each
-// kernel has one block everywhere, even where its blocks come while another's leave, and the next
-// one fills its rings early.
-constexpr int kPlainBytes = 116 * 1024, kNormedStages = 6, kLeastStages = 2;
-constexpr int kMostBytes = 224 * 1024;
-struct Room {
-  int stages, bytes;
-};
-Room room_of(int64_t k, bool norm) {
-  const int row = static_cast<int>(2 * k);
-  const int stages = norm ? kNormedStages
-                          : std::clamp((kPlainBytes - row) / kStageBytes, kLeastStages, kMaxStages);
-  const int bytes = stages * kStageBytes + row;
-  return {stages, norm ? bytes : std::max(bytes, kPlainBytes)};
-}
+// A block takes more than half of a multiprocessor, so that a kernel's blocks spread over the card
+// even where they come while another's leave.
+constexpr int kMostBytes = 220 * 1024;
+int stages_of(int k) { return std::min(kMaxStages, (kMostBytes - 2 * k) / kStageBytes); }
 
 struct Params {
   const __nv_bfloat16* w;
@@ -235,11 +223,10 @@ Status launch(Params p, int num_sms, Stream stream) {
   static const cudaError_t raised =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMostBytes);
   if (raised != cudaSuccess) return internal("cuda: one_row: ", cudaGetErrorString(raised));
-  const Room room = room_of(p.k, kNorm);
-  p.stages = room.stages;
+  p.stages = stages_of(p.k);
   const int grid = std::min(num_sms, (p.outputs + kWarps - 1) / kWarps);
-  return launch_early("one_row", kernel, static_cast<unsigned>(grid), kThreads, room.bytes, stream,
-                      p);
+  return launch_early("one_row", kernel, static_cast<unsigned>(grid), kThreads,
+                      p.stages * kStageBytes + 2 * p.k, stream, p);
 }
 
 }  // namespace

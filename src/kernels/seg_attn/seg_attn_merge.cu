@@ -29,30 +29,16 @@ __device__ void merge_row(const SegAttnMerge& merge, int row, const float* part_
   float2 out[kPairs] = {};
   float total = 0.0F;
   if (top != -INFINITY) {
-    constexpr int kBatch = D <= 128 ? 16 : 8;  // parts whose loads are under way
-    for (int begin = 0; begin < merge.num_parts; begin += kBatch) {
-      float weight[kBatch];
-      float2 x[kBatch][kPairs];
+#pragma unroll 4
+    for (int i = 0; i < merge.num_parts; ++i) {
+      const int64_t at = first + int64_t{i} * kSegAttnTileRows;
+      const float weight = expf(part_lse[at] - top);
+      total += weight;
 #pragma unroll
-      for (int i = 0; i < kBatch; ++i) {
-        const int part = min(begin + i, merge.num_parts - 1);
-        const int64_t at = first + int64_t{part} * kSegAttnTileRows;
-        weight[i] = begin + i == part ? part_lse[at] : -INFINITY;
-#pragma unroll
-        for (int p = 0; p < kPairs; ++p) {
-          x[i][p] = reinterpret_cast<const float2*>(part_o + at * D)[p * 32 + lane];
-        }
-      }
-      __syncwarp();  // the compiler would put each load behind the sums that use the one before
-#pragma unroll
-      for (int i = 0; i < kBatch; ++i) {
-        const float w = expf(weight[i] - top);
-        total += w;
-#pragma unroll
-        for (int p = 0; p < kPairs; ++p) {
-          out[p].x += w * x[i][p].x;
-          out[p].y += w * x[i][p].y;
-        }
+      for (int p = 0; p < kPairs; ++p) {
+        const float2 x = reinterpret_cast<const float2*>(part_o + at * D)[p * 32 + lane];
+        out[p].x += weight * x.x;
+        out[p].y += weight * x.y;
       }
     }
   }
@@ -66,7 +52,7 @@ __device__ void merge_row(const SegAttnMerge& merge, int row, const float* part_
 }
 
 template <class T, int D>
-__global__ void __launch_bounds__(kWarps * 32, 2)
+__global__ void __launch_bounds__(kWarps * 32)
     seg_attn_merge_kernel(const SegAttnMerge* __restrict__ merges,
                           const int32_t* __restrict__ counts,
                           const DeviceSequence* __restrict__ sequences,
