@@ -188,11 +188,11 @@ Status Engine::plan_card(const Options& options, const model::WeightFiles* files
                        ? options.store_bytes
                        : std::clamp<int64_t>(usable - pool_bytes_, 0, pool_bytes_);
   }
-  if (pool_bytes_ < column || pool_bytes_ + store_bytes_ > room()) {
+  if (pool_bytes_ < column || store_bytes_ > room() || pool_bytes_ > room() - store_bytes_) {
     return exhausted(options.device.name(), ": ", memory.total() >> 20, " MiB for weights (",
                      memory.weight_bytes >> 20, "), workspace and tables and ",
-                     (std::max(pool_bytes_, column) + store_bytes_) >> 20, " MiB for KV wanted, ",
-                     card.free_bytes >> 20, " of ", card.total_bytes >> 20,
+                     (std::max(pool_bytes_, column) >> 20) + (store_bytes_ >> 20),
+                     " MiB for KV wanted, ", card.free_bytes >> 20, " of ", card.total_bytes >> 20,
                      " MiB free; try --fit or --card-weights fp8");
   }
   const std::string plan =

@@ -169,6 +169,8 @@ class Engine : public Runner {
                       Available& available);
   /// The segment as the store keeps it: with its rows, or at rest in fewer bits and then not exact.
   Result<std::shared_ptr<const kv::Segment>> as_stored(std::shared_ptr<kv::Segment> segment);
+  /// Keeps it for later prompts, where there is room.
+  void store(const kv::Digest& document, std::shared_ptr<const kv::Segment> segment);
   /// Pages of a document, expanded where it is at rest.
   Result<std::shared_ptr<const kv::FrameRows>> rows_of(const kv::Digest& document,
                                                        const kv::Segment& segment, Run& run);

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "engine/engine.h"
 
 namespace rk::engine {
@@ -23,10 +24,21 @@ Status Engine::create_store(const Options& options) {
   } else {
     RK_RETURN_IF_ERROR(kv::check_row_format(store_format_, c.head_dim));
     RK_RETURN_IF_ERROR(load_key_bias());
+    const int64_t least = kv::quant_page_bytes(store_format_, pool_->page_rows(), c.head_dim) *
+                          c.num_layers * c.num_kv_heads;
+    if (options.store_bytes > 0 && options.store_bytes < least) {
+      return invalid_argument("store_bytes: ", options.store_bytes, " for documents at rest, ",
+                              pool_->page_rows(), " rows of one take ", least);
+    }
     if (!options.device.is_cuda()) {  // a card's were planned with all that lies there
-      store_bytes_ = options.store_bytes > 0 ? options.store_bytes
-                                             : std::min(pool_->num_pages() * pool_->page_bytes(),
-                                                        available_memory_bytes() / 2);
+      const int64_t have = available_memory_bytes();
+      store_bytes_ = options.store_bytes > 0
+                         ? options.store_bytes
+                         : std::min(pool_->num_pages() * pool_->page_bytes(), have / 2);
+      if (store_bytes_ > have) {
+        return exhausted("store_bytes: ", store_bytes_ >> 20, " MiB for documents at rest, ",
+                         have >> 20, " MiB of memory free");
+      }
     }
   }
   segments_ = kv::SegmentStore(max_variants_, store_bytes_);
@@ -69,6 +81,13 @@ Result<std::shared_ptr<const kv::Segment>> Engine::as_stored(std::shared_ptr<kv:
     segment->num_bytes = segment->rows->num_pages() * pool_->page_bytes();
   }
   return std::shared_ptr<const kv::Segment>(std::move(segment));
+}
+
+void Engine::store(const kv::Digest& document, std::shared_ptr<const kv::Segment> segment) {
+  const int64_t bytes = segment->num_bytes;
+  if (segments_.insert(document, std::move(segment))) return;
+  log::info("engine: a document of ", bytes, " bytes is not kept: ", segments_.num_bytes(), " of ",
+            store_bytes_, " bytes for documents at rest are held by others");
 }
 
 Result<std::shared_ptr<const kv::FrameRows>> Engine::rows_of(const kv::Digest& document,

@@ -182,7 +182,7 @@ Status Engine::find_segment(const Request& request, size_t index, const CancelFn
     const double begin_ms = now_ms();
     RK_TRY(segment, ingest(request, span, companies, cancelled, run));
     run.ingest_ms += now_ms() - begin_ms;
-    if (request.cache_write) segments_.insert(key, segment);
+    if (request.cache_write) store(key, segment);
     available.ingested_now[index] = true;
     name_whole_context(*segment);
     choice = choose_variant({&segment->context, 1}, place);
@@ -217,7 +217,7 @@ void Engine::keep_segment(const Request& request, const Prompt& prompt, size_t i
   segment->context = {place.before, place.predecessor, span.begin == lead ? 0 : 1, true};
   auto stored = as_stored(std::move(segment));
   if (!stored.ok()) return log::info("engine: document not kept: ", stored.status().message());
-  segments_.insert(key, std::move(stored).value());
+  store(key, std::move(stored).value());
 }
 
 void Engine::note_pairs(const Request& request, const Run& run) {
@@ -317,7 +317,7 @@ Status Engine::step_idle(IdleRun& idle) {
   segment->tokens = idle.job.document;
   const kv::Digest key = document_key(request, idle.job.lead, idle.job.document);
   RK_TRY(auto stored, as_stored(std::move(segment)));
-  segments_.insert(key, std::move(stored));
+  store(key, std::move(stored));
   return {};
 }
 

@@ -74,7 +74,7 @@ void SegmentStore::erase(Entries::iterator entry) {
   entries_.erase(entry);
 }
 
-void SegmentStore::insert(const Digest& document, Variant segment) {
+bool SegmentStore::insert(const Digest& document, Variant segment) {
   if (const auto it = index_.find(document); it != index_.end()) {
     for (const auto entry : std::vector(it->second)) {
       const Segment& old = *entry->segment;
@@ -99,7 +99,9 @@ void SegmentStore::insert(const Digest& document, Variant segment) {
   }
   while (num_bytes_ > max_bytes_ && evict_one_but(added)) {
   }
-  if (num_bytes_ > max_bytes_) erase(entries_.begin());
+  if (num_bytes_ <= max_bytes_) return true;
+  erase(entries_.begin());
+  return false;
 }
 
 bool SegmentStore::evict_one() { return evict_one_but(nullptr); }

@@ -56,8 +56,8 @@ class SegmentStore {
   void mark_used(const Digest& document, const Segment* segment);
   /// Replaces the variant of an equal context. Beyond the budget the document's least recently used
   /// other variant is forgotten, never the lead-alone one. Beyond `max_bytes` as evict_one() does;
-  /// what has no room beside those that requests hold is not kept.
-  void insert(const Digest& document, Variant segment);
+  /// what has no room beside those that requests hold is not kept: false.
+  bool insert(const Digest& document, Variant segment);
   /// Forgets the least recently used variant that no request holds; the lead-alone one of a
   /// document only when it is the last that may go. False if there is none.
   bool evict_one();

@@ -43,10 +43,10 @@ TEST(SegmentStore, BytesAreBounded) {
   EXPECT_TRUE(contexts(store, 0).empty());  // the least recently used went
   EXPECT_TRUE(contexts(store, 1).empty());
   store.mark_used(digest(2), store.find(digest(2), std::vector<int32_t>{1, 2, 3})[0].get());
-  store.insert(digest(5), of_bytes(0, 30));
+  EXPECT_TRUE(store.insert(digest(5), of_bytes(0, 30)));
   EXPECT_TRUE(contexts(store, 3).empty());
   EXPECT_FALSE(contexts(store, 2).empty());
-  store.insert(digest(6), of_bytes(0, 101));  // larger than all there is
+  EXPECT_FALSE(store.insert(digest(6), of_bytes(0, 101)));  // larger than all there is
   EXPECT_TRUE(contexts(store, 6).empty());
   EXPECT_LE(store.num_bytes(), 100);
   // What requests hold stays, and what has no room beside it is not kept.

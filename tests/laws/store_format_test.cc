@@ -1,6 +1,8 @@
 // Laws of documents at rest in fewer bits (spec A3, A8) through the whole engine.
 #include <gmock/gmock.h>
 
+#include <limits>
+
 #include "tiny_model.h"
 
 namespace rk::engine {
@@ -256,6 +258,16 @@ TEST(StoreFormatOptions, AreChecked) {
   options.device = test_device();
   options.store_bytes = -1;
   EXPECT_EQ(Engine::create(options).status().code(), Code::kInvalidArgument);
+  options.store_format = kv::RowFormat::kInt8;
+  options.store_bytes = 100;  // not even a page of rows of every head
+  const Status small = Engine::create(options).status();
+  EXPECT_EQ(small.code(), Code::kInvalidArgument);
+  EXPECT_THAT(small.message(), testing::HasSubstr("store_bytes: 100 for documents at rest, 16 "
+                                                  "rows of one take "));
+  options.store_bytes = std::numeric_limits<int64_t>::max();
+  const Status large = Engine::create(options).status();
+  EXPECT_EQ(large.code(), Code::kExhausted) << large.message();
+  EXPECT_THAT(large.message(), testing::HasSubstr("MiB"));
   std::filesystem::remove(options.model);
 }
 
