@@ -35,7 +35,7 @@ Golden read_golden(const std::string& folder) {
       ADD_FAILURE() << folder << ": golden.bin ends early";
       return;
     }
-    std::memcpy(values.data(), bytes.data() + at, size);
+    if (n > 0) std::memcpy(values.data(), bytes.data() + at, size);
     at += size;
   };
   std::vector<int32_t> head, spliced;
