@@ -19,7 +19,17 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   RK_CHECK(again->to_json() == card->to_json());
   for (const Level level : {Level::kFast, Level::kBalanced, Level::kStrict}) {
     for (const int64_t tokens : {0, 1000, 1 << 20}) {
-      RK_CHECK(choose_mode(&*card, {level, tokens, 4, Fit::kLead}).level >= level);
+      GateQuestion question{level, tokens, 4, Fit::kLead};
+      const GateAnswer answer = choose_mode(&*card, question);
+      RK_CHECK(answer.level >= level && !answer.reason.empty());
+      RK_CHECK(answer.mode == Mode::kPrefix || fits_on_card(answer.mode));
+      // What is switched off is not chosen again.
+      const Setting off = setting_of(answer.mode, answer.ratio, answer.boundary_rows);
+      question.off = {{off, Level::kFast, 1, 8}};
+      const GateAnswer other = choose_mode(&*card, question);
+      RK_CHECK(other.level >= level);
+      RK_CHECK(other.mode == Mode::kPrefix ||
+               !(setting_of(other.mode, other.ratio, other.boundary_rows) == off));
     }
   }
   return 0;

@@ -35,6 +35,10 @@ void check_request(const GenerateRequest& request, bool may_hold_ids) {
   RK_CHECK(prompt > 0 && engine.max_tokens > 0 && prompt + engine.max_tokens <= kContext);
   RK_CHECK(engine.min_tokens >= 0 && engine.min_tokens <= engine.max_tokens);
   RK_CHECK(engine.num_logprobs >= -1 && engine.num_logprobs <= 20);
+  RK_CHECK(engine.boundary_rows >= 0);
+  RK_CHECK(engine.selective_ratio >= 0 && engine.selective_ratio <= 1);
+  RK_CHECK_OK(engine::check_ffn_threshold(engine.ffn_threshold));
+  RK_CHECK(engine.quality != engine::Level::kNone && !engine.stored_only);
   const kernels::SampleOptions& s = engine.sampling;
   for (const float value : {s.temperature, s.top_p, s.min_p, s.repetition_penalty,
                             s.presence_penalty, s.frequency_penalty}) {
