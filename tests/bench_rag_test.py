@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import tempfile
 import unittest
@@ -218,6 +219,21 @@ class BenchRagTest(unittest.TestCase):
         done = self.bench(self.folder / "k8v4", "--kv-store", "k8v4")  # heads of 16
         self.assertEqual(done.returncode, 1)
         self.assertIn("multiple of 32", done.stderr)
+
+    def test_a_report_without_a_card_leaves_no_old_one(self):
+        part, joined = self.folder / "part", self.folder / "joined"
+        shutil.copytree(self.out, part)
+        report = [REDKNOT, "bench", "report", str(part), "--out", str(joined)]
+        done = subprocess.run(report, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(json.loads((joined / "card.json").read_text())["kv_dtype"], "f16")
+        summary = json.loads((part / "summary.json").read_text())
+        summary["configuration"]["predecessors"] = "0.5"
+        (part / "summary.json").write_text(json.dumps(summary))
+        done = subprocess.run(report, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("no card.json: predecessors: 0.5", done.stderr)
+        self.assertFalse((joined / "card.json").exists())
 
     def test_capacity_says_what_each_format_takes(self):
         env = {k: v for k, v in os.environ.items() if not k.startswith("REDKNOT_")}

@@ -1,3 +1,4 @@
+#include <iostream>
 #include <memory>
 
 #include "main/cli.h"
@@ -36,6 +37,8 @@ Status bench_report(const ReportFlags& f, const CommonFlags& common) {
   std::optional<engine::Card> card;
   if (const auto fit = rag::fit_of(joined.configuration); fit.ok()) {
     card = rag::measured_card(summary, results, rag::identity_of(joined.configuration), *fit);
+  } else {
+    std::cerr << "no card.json: " << fit.status().message() << "\n";
   }
   RK_RETURN_IF_ERROR(write_rag_output(f.out, summary, results, card));
   print_rag_summary(summary, f.out, common.json);

@@ -39,7 +39,9 @@ Status write_rag_output(const std::string& folder, const rag::Summary& summary,
   const fs::path out = folder;
   RK_RETURN_IF_ERROR(write_whole(out / "summary.json", rag::summary_json(summary) + "\n"));
   RK_RETURN_IF_ERROR(write_whole(out / "report.html", rag::report_html(summary, results)));
-  return card ? write_whole(out / "card.json", card->to_json()) : Status();
+  if (card) return write_whole(out / "card.json", card->to_json());
+  fs::remove(out / "card.json", error);  // of other results
+  return error ? unavailable((out / "card.json").string(), ": ", error.message()) : Status();
 }
 
 void print_rag_summary(const rag::Summary& summary, const std::string& folder, bool json) {

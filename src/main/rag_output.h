@@ -11,8 +11,8 @@
 
 namespace rk::cli {
 
-/// Writes summary.json and report.html into `folder`, and card.json where `card` is given; each
-/// whole or not at all. Errors: kUnavailable.
+/// Writes summary.json and report.html into `folder`, and card.json where `card` is given, else
+/// removes it; each whole or not at all. Errors: kUnavailable.
 Status write_rag_output(const std::string& folder, const rag::Summary& summary,
                         const std::vector<const rag::SampleResult*>& results,
                         const std::optional<engine::Card>& card);
