@@ -11,7 +11,7 @@ namespace {
 
 struct ReportFlags {
   std::vector<std::string> folders;
-  std::string times, out;
+  std::string times, facts, out;
 };
 
 Result<rag::Summary> summary_of(const rag::Joined& joined,
@@ -24,15 +24,23 @@ Result<rag::Summary> summary_of(const rag::Joined& joined,
   return summary;
 }
 
+Result<rag::Summary> read_summary(const std::string& folder) {
+  RK_TRY(const rag::Joined joined, rag::read_results({&folder, 1}));
+  std::vector<const rag::SampleResult*> results;
+  return summary_of(joined, results);
+}
+
 Status bench_report(const ReportFlags& f, const CommonFlags& common) {
   RK_TRY(const rag::Joined joined, rag::read_results(f.folders));
   std::vector<const rag::SampleResult*> results;
   RK_TRY(rag::Summary summary, summary_of(joined, results));
   if (!f.times.empty()) {
-    RK_TRY(const rag::Joined alone, rag::read_results({&f.times, 1}));
-    std::vector<const rag::SampleResult*> ignored;
-    RK_TRY(const rag::Summary times, summary_of(alone, ignored));
+    RK_TRY(const rag::Summary times, read_summary(f.times));
     RK_RETURN_IF_ERROR(rag::take_times(times, summary));
+  }
+  if (!f.facts.empty()) {
+    RK_TRY(const rag::Summary facts, read_summary(f.facts));
+    RK_RETURN_IF_ERROR(rag::take_facts(facts, summary));
   }
   std::optional<engine::Card> card;
   if (const auto fit = rag::fit_of(joined.configuration); fit.ok()) {
@@ -41,6 +49,7 @@ Status bench_report(const ReportFlags& f, const CommonFlags& common) {
     std::cerr << "no card.json: " << fit.status().message() << "\n";
   }
   RK_RETURN_IF_ERROR(write_rag_output(f.out, summary, results, card));
+  RK_RETURN_IF_ERROR(write_rag_samples(f.out, results));
   print_rag_summary(summary, f.out, common.json);
   return {};
 }
@@ -61,7 +70,10 @@ Command cmd_bench_report() {
         flags.positionals("FOLDER", f->folders, "what bench rag wrote with --out");
         flags.add("--times", f->times,
                   "take all times from this folder: a run that had the machine to itself");
-        flags.add("--out", f->out, "folder for summary.json, report.html and card.json");
+        flags.add("--facts", f->facts,
+                  "take the planted facts lost from this folder: more samples of task mk");
+        flags.add("--out", f->out,
+                  "folder for summary.json, report.html, card.json and the joined samples.jsonl");
         return {[f, &common] { return bench_report(*f, common); },
                 [f]() -> Status {
                   if (f->folders.empty()) {

@@ -39,9 +39,19 @@ Status write_rag_output(const std::string& folder, const rag::Summary& summary,
   const fs::path out = folder;
   RK_RETURN_IF_ERROR(write_whole(out / "summary.json", rag::summary_json(summary) + "\n"));
   RK_RETURN_IF_ERROR(write_whole(out / "report.html", rag::report_html(summary, results)));
+  for (const rag::NamedPlot& plot : rag::report_plots(summary)) {
+    RK_RETURN_IF_ERROR(write_whole(out / (plot.name + ".svg"), plot.svg));
+  }
   if (card) return write_whole(out / "card.json", card->to_json());
   fs::remove(out / "card.json", error);  // of other results
   return error ? unavailable((out / "card.json").string(), ": ", error.message()) : Status();
+}
+
+Status write_rag_samples(const std::string& folder,
+                         const std::vector<const rag::SampleResult*>& results) {
+  std::string text;
+  for (const rag::SampleResult* r : results) text += rag::to_json_line(*r) + "\n";
+  return write_whole(fs::path(folder) / "samples.jsonl", text);
 }
 
 void print_rag_summary(const rag::Summary& summary, const std::string& folder, bool json) {

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "base/read_file.h"
+#include "rag/tasks.h"
 
 namespace rk::rag {
 namespace {
@@ -188,6 +189,27 @@ Status take_times(const Summary& alone, Summary& summary) {
   summary.provenance.emplace_back(
       "times",
       cat("of ", alone.num_samples, " samples run alone: ", field(alone.provenance, "command")));
+  return {};
+}
+
+Status take_facts(const Summary& facts, Summary& summary) {
+  bool any = false;
+  for (Group& g : summary.groups) {
+    if (g.task != "all") continue;
+    for (const Group& other : facts.groups) {
+      if (other.task != kPlantedFactTask || other.mode != g.mode ||
+          other.length_tokens != g.length_tokens) {
+        continue;
+      }
+      g.needle_found = other.needle_found;
+      g.needle_lost = other.needle_lost;
+      g.needle_loss_bound = other.needle_loss_bound;
+      any = true;
+    }
+  }
+  if (!any) return invalid_argument("facts: no sample of task ", kPlantedFactTask, " that fits");
+  summary.provenance.emplace_back(
+      "facts", cat("of ", facts.num_samples, " samples: ", field(facts.provenance, "command")));
   return {};
 }
 

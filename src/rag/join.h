@@ -51,6 +51,12 @@ Result<Joined> read_results(std::span<const std::string> folders);
 /// tasks of a length together. Errors: kInvalidArgument naming a mode and length that it lacks.
 Status take_times(const Summary& alone, Summary& summary);
 
+/// Planted facts found and lost as `facts`, a run of that task alone, has them, in the groups of
+/// all tasks together: more samples of the one task that decides a bound, without their weight in
+/// the means. Modes and lengths that it lacks keep their own. Errors: kInvalidArgument where it has
+/// none.
+Status take_facts(const Summary& facts, Summary& summary);
+
 /// Whose card this would be, and at which fit. Errors: kInvalidArgument for a mixture of fits.
 engine::CardIdentity identity_of(const Configuration& configuration);
 Result<engine::Fit> fit_of(const Configuration& configuration);

@@ -147,6 +147,25 @@ TEST_F(JoinTest, TimesComeFromTheRunThatWasAlone) {
   EXPECT_THAT(take_times(alone, summary).message(), HasSubstr("none of mode none at 4096 tokens"));
 }
 
+TEST_F(JoinTest, FactsOfMoreSamplesReplaceThoseOfAllTasks) {
+  const auto group = [](const char* task, int64_t found, int64_t lost) {
+    Group g{.mode = "reuse", .task = task, .length_tokens = 4096};
+    g.needle_found = found;
+    g.needle_lost = lost;
+    g.needle_loss_bound = rate_upper_bound(lost, found);
+    return g;
+  };
+  Summary summary, facts;
+  summary.groups = {group("mk", 40, 2), group("all", 40, 2)};
+  EXPECT_THAT(take_facts(facts, summary).message(), HasSubstr("no sample of task mk"));
+  facts.groups = {group("mk", 200, 3)};
+  ASSERT_TRUE(take_facts(facts, summary).ok());
+  EXPECT_EQ(summary.groups[0].needle_found, 40);
+  EXPECT_EQ(summary.groups[1].needle_found, 200);
+  EXPECT_EQ(summary.groups[1].needle_lost, 3);
+  EXPECT_LT(*summary.groups[1].needle_loss_bound, 0.04);
+}
+
 TEST(JoinFit, FollowsCompanyAndKnownPredecessors) {
   const auto fit = [](const char* company, const char* predecessors) {
     return fit_of({{{"company", company}, {"predecessors", predecessors}}});

@@ -19,7 +19,7 @@ std::string field(const Fields& fields, const char* name) {
 
 // A measurement speaks for easier prompts too: shorter ones down to the next length that was
 // measured itself (half of the least), and fewer documents. Divergence grows with both
-// (docs/fidelity.md).
+// (docs/bench-rag.md).
 void cover_easier(engine::Card& card) {
   const std::vector<engine::CardEntry> measured = card.entries;
   for (engine::CardEntry& e : card.entries) {

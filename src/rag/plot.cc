@@ -11,6 +11,46 @@ namespace {
 
 constexpr double kWidth = 440, kHeight = 300, kLeft = 58, kRight = 14, kTop = 30, kBottom = 46;
 constexpr double kMarker = 5;
+constexpr double kLegend = 120, kLegendRow = 17;
+
+struct Colours {
+  const char *text, *back, *soft, *line, *head;
+  const char* series[8];
+};
+constexpr Colours kLight = {
+    "#1b1e23",
+    "#fff",
+    "#667",
+    "#d8dce2",
+    "#f3f5f8",
+    {"#3b3f46", "#0072b2", "#c14a00", "#00805c", "#a8518a", "#9a6a00", "#2f7fb8", "#7a5cc0"}};
+constexpr Colours kDark = {
+    "#e4e7ec",
+    "#15181d",
+    "#9aa3b0",
+    "#343a44",
+    "#1e232b",
+    {"#d0d4da", "#5db3ea", "#ff8c4a", "#3fcf9f", "#e69ac8", "#f0b93a", "#8fc6ee", "#b7a0f2"}};
+constexpr const char* kShapes =
+    "svg{font:11px system-ui,sans-serif}svg .title{font-weight:600;font-size:12.5px}"
+    "svg .bar{stroke-width:1.6;opacity:.75}svg polyline{fill:none;stroke-width:2}\n";
+
+std::string variables(const Colours& c) {
+  std::string out = cat(":root{color-scheme:light dark;--text:", c.text, ";--back:", c.back,
+                        ";--soft:", c.soft, ";--line:", c.line, ";--head:", c.head);
+  for (int i = 0; i < 8; ++i) out += cat(";--c", i, ":", c.series[i]);
+  return out + "}\n";
+}
+
+// Without variables: not every program that draws SVG knows them.
+std::string literal_style(const Colours& c) {
+  std::string out = cat("svg text{fill:", c.text, "}.back{fill:", c.back, "}.grid{stroke:", c.line,
+                        "}.axis{stroke:", c.soft, "}");
+  for (int i = 0; i < 8; ++i) {
+    out += cat(".s", i, "{fill:", c.series[i], ";stroke:", c.series[i], "}");
+  }
+  return out + "\n";
+}
 constexpr size_t kMaxMarkers = 16;  // of a line
 
 double place(const Axis& axis, double value) {
@@ -158,6 +198,33 @@ std::string svg(const Plot& plot) {
       cat("<svg viewBox=\"0 0 ", kWidth, " ", kHeight, "\" role=\"img\" aria-label=\"",
           escape_html(plot.title), "\">", axes(plot));
   for (const PlotSeries& series : plot.series) out += draw(plot, series);
+  return out + "</svg>\n";
+}
+
+std::string plot_style() {
+  std::string out = cat(variables(kLight), "@media (prefers-color-scheme:dark){", variables(kDark),
+                        "}\n", kShapes,
+                        "svg text{fill:var(--text)}svg .grid{stroke:var(--line)}"
+                        "svg .axis{stroke:var(--soft)}");
+  for (int i = 0; i < 8; ++i) {
+    out += cat("svg .s", i, "{fill:var(--c", i, ");stroke:var(--c", i, ")}");
+  }
+  return out + "\n";
+}
+
+std::string standalone_svg(const Plot& plot) {
+  std::string out =
+      cat("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 ", kWidth + kLegend, " ",
+          kHeight, "\" width=\"", 1.4 * (kWidth + kLegend), "\">\n<style>\n", kShapes,
+          literal_style(kLight), "@media (prefers-color-scheme:dark){\n", literal_style(kDark),
+          "}\n", "</style>\n<rect width=\"100%\" height=\"100%\" class=\"back\"/>\n", axes(plot));
+  double y = kTop + 10;
+  for (const PlotSeries& series : plot.series) {
+    out += draw(plot, series);
+    out += cat("<g class=\"s", series.style % 8, "\">", marker(kWidth + 8, y - 4, series.style),
+               "</g>", text_at(kWidth + 20, y, "start", series.name));
+    y += kLegendRow;
+  }
   return out + "</svg>\n";
 }
 

@@ -1,5 +1,5 @@
 // A small plot as inline SVG: points with bars for their intervals, or lines, on linear or
-// logarithmic axes. Colours and shapes come from CSS classes s0..s7 (report.cc). Pure functions.
+// logarithmic axes. Colours come from CSS classes s0..s7 (plot_style). Pure functions.
 #pragma once
 
 #include <optional>
@@ -44,6 +44,10 @@ Axis fit_axis(const std::string& label, bool logarithmic, const std::vector<doub
 std::vector<double> axis_ticks(const Axis& axis);
 
 std::string svg(const Plot& plot);
+/// The same as an image of its own, with its colours and a legend.
+std::string standalone_svg(const Plot& plot);
+/// CSS that svg() needs in the page around it; dark where the reader's page is.
+std::string plot_style();
 
 /// Text made safe between tags and inside quoted attributes.
 std::string escape_html(std::string_view text);

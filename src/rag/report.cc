@@ -13,21 +13,14 @@ namespace {
 constexpr double kKlFloor = 1e-4;  // below it modes are drawn alike
 constexpr size_t kBins = 48;
 
-constexpr const char* kStyle = R"(<style>
-:root{color-scheme:light dark;--text:#1b1e23;--back:#fff;--soft:#667;--line:#d8dce2;--head:#f3f5f8;
---c0:#3b3f46;--c1:#0072b2;--c2:#c14a00;--c3:#00805c;--c4:#a8518a;--c5:#9a6a00;--c6:#2f7fb8;--c7:#7a5cc0}
-@media (prefers-color-scheme:dark){:root{--text:#e4e7ec;--back:#15181d;--soft:#9aa3b0;--line:#343a44;
---head:#1e232b;--c0:#d0d4da;--c1:#5db3ea;--c2:#ff8c4a;--c3:#3fcf9f;--c4:#e69ac8;--c5:#f0b93a;
---c6:#8fc6ee;--c7:#b7a0f2}}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--text);background:var(--back);margin:0 auto;
+constexpr const char* kStyle =
+    R"(body{font:15px/1.5 system-ui,sans-serif;color:var(--text);background:var(--back);margin:0 auto;
 max-width:1100px;padding:1.5rem}
 h1{font-size:1.5rem;margin:0}h2{font-size:1.15rem;margin:2rem 0 .5rem}
 p.note,figcaption{color:var(--soft);font-size:.9rem}
 .warn{border-left:4px solid var(--c2);padding:.3rem .8rem;background:var(--head)}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(340px,1fr));gap:1rem}
-svg{width:100%;height:auto;font:11px system-ui,sans-serif}svg text{fill:var(--text)}
-svg .title{font-weight:600;font-size:12.5px}svg .grid{stroke:var(--line)}svg .axis{stroke:var(--soft)}
-svg .bar{stroke-width:1.6;opacity:.75}svg polyline{fill:none;stroke-width:2}
+svg{width:100%;height:auto}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.86rem;width:100%}
 th,td{padding:.25rem .55rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
 th{background:var(--head)}th.l,td.l{text-align:left}td.wrap{white-space:normal;word-break:break-word}
@@ -36,12 +29,9 @@ td small{color:var(--soft)}.legend span{margin-right:1.2rem;white-space:nowrap}
 )";
 
 std::string style() {
-  std::string out = kStyle;
-  for (int i = 0; i < 8; ++i) {
-    out += cat("svg .s", i, "{fill:var(--c", i, ");stroke:var(--c", i, ")}.legend .s", i,
-               "{background:var(--c", i, ")}\n");
-  }
-  return out + "</style>\n";
+  std::string out = cat("<style>\n", plot_style(), kStyle);
+  for (int i = 0; i < 8; ++i) out += cat(".legend .s", i, "{background:var(--c", i, ")}");
+  return out + "\n</style>\n";
 }
 
 std::string length_name(int64_t tokens) {
@@ -80,6 +70,20 @@ class Page {
                "</head><body>\n", head(), quality_against_time(), by_length(), recomputed(),
                table(), skipped(), fields("Configuration", summary_.configuration.fields),
                fields("Provenance", summary_.provenance), "</body></html>\n");
+  }
+
+  std::vector<NamedPlot> plots() const {
+    std::vector<NamedPlot> out;
+    for (const int64_t length : lengths_) {
+      const std::string name = length == 0 ? "own" : std::to_string(length);
+      out.push_back({"kl-" + name, standalone_svg(time_plot(length, true))});
+      out.push_back({"score-" + name, standalone_svg(time_plot(length, false))});
+    }
+    if (const auto over = length_plots()) {
+      out.push_back({"kl-by-length", standalone_svg(over->first)});
+      out.push_back({"speedup-by-length", standalone_svg(over->second)});
+    }
+    return out;
   }
 
  private:
@@ -152,11 +156,18 @@ class Page {
     return out + "</div>\n";
   }
 
-  // Two plots over the lengths of the generators, where there are several.
   std::string by_length() const {
+    const auto plots = length_plots();
+    if (!plots) return "";
+    return cat("<h2>By length</h2>\n<div class=\"plots\">\n", svg(plots->first), svg(plots->second),
+               "</div>\n");
+  }
+
+  // Divergence and speed-up over the lengths of the generators, where there are several.
+  std::optional<std::pair<Plot, Plot>> length_plots() const {
     std::set<int64_t> lengths = lengths_;
     lengths.erase(0);
-    if (lengths.size() < 2) return "";
+    if (lengths.size() < 2) return std::nullopt;
     Plot kl{.title = "Divergence from dense by length"}, speed{.title = "Speed-up by length"};
     std::vector<double> xs(lengths.begin(), lengths.end()), kls, speeds;
     for (const std::string& mode : summary_.modes) {
@@ -183,7 +194,7 @@ class Page {
     kl.x = speed.x = fit_axis("prompt tokens", true, xs);
     kl.y = fit_axis("mean KL(dense || mode)", true, kls, kKlFloor);
     speed.y = fit_axis("TTFT dense / mode (median)", true, speeds);
-    return cat("<h2>By length</h2>\n<div class=\"plots\">\n", svg(kl), svg(speed), "</div>\n");
+    return std::pair(std::move(kl), std::move(speed));
   }
 
   // Share of rows recomputed in each of kBins parts of the prompt, mean over samples.
@@ -308,6 +319,8 @@ class Page {
 };
 
 }  // namespace
+
+std::vector<NamedPlot> report_plots(const Summary& summary) { return Page(summary, {}).plots(); }
 
 std::string report_html(const Summary& summary, const std::vector<const SampleResult*>& results) {
   return Page(summary, results).html();

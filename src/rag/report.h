@@ -13,4 +13,11 @@ namespace rk::rag {
 /// `results` are those that `summary` was made of.
 std::string report_html(const Summary& summary, const std::vector<const SampleResult*>& results);
 
+/// The report's plots against time and length as images of their own.
+struct NamedPlot {
+  std::string name;  ///< of a file: "kl-8192", "score-8192", "kl-by-length"
+  std::string svg;
+};
+std::vector<NamedPlot> report_plots(const Summary& summary);
+
 }  // namespace rk::rag

@@ -89,6 +89,20 @@ TEST(Summary, GroupsByLengthTaskAndMode) {
   EXPECT_TRUE(m.summary.exploratory);
 }
 
+TEST(Report, PlotsStandAlone) {
+  const auto plots = report_plots(make().summary);
+  std::vector<std::string> names;
+  for (const NamedPlot& plot : plots) {
+    names.push_back(plot.name);
+    EXPECT_EQ(plot.svg.find("<svg xmlns="), 0U);
+    EXPECT_EQ(plot.svg.find("var(--"), std::string::npos);
+    EXPECT_NE(plot.svg.find(".s1{fill:#"), std::string::npos);        // its colours
+    EXPECT_NE(plot.svg.find(">reuse&lt;b&gt;<"), std::string::npos);  // its legend
+  }
+  EXPECT_EQ(names, (std::vector<std::string>{"kl-1024", "score-1024", "kl-4096", "score-4096",
+                                             "kl-by-length", "speedup-by-length"}));
+}
+
 TEST(Summary, OfSeveralTasksOnlyPlantedFactsAreNeedles) {
   const Made m = make();
   const Group &all = m.summary.groups[5], &cwe = m.summary.groups[3];

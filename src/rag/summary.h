@@ -76,7 +76,7 @@ struct Summary {
 /// `results` in the order of the samples. Requires: every one has the modes of the configuration.
 Summary summarize(const std::vector<const SampleResult*>& results, uint64_t seed);
 
-/// docs/fidelity.md says what each key means.
+/// docs/bench-rag.md says what each key means.
 std::string summary_json(const Summary& summary);
 
 }  // namespace rk::rag
