@@ -319,9 +319,6 @@ Status Engine::check(const Request& request) const {
     return invalid_argument("redknot: ", request.ffn_dense_layers, " dense layers and ",
                             request.ffn_recent_rows, " recent rows, at least 0 wanted");
   }
-  if (request.mode == Mode::kRedknot && pool_->memory() != Memory::kHost) {
-    return unimplemented("mode 'redknot' is not built for cards yet");
-  }
   return kernels::check_sample_options(request.sampling, vocab_size());
 }
 

@@ -186,6 +186,12 @@ void SequenceKv::entries(std::span<const int32_t> positions, int32_t* index, int
   }
 }
 
+void SequenceKv::in_stored(std::span<const int32_t> positions, uint8_t* out) const {
+  for (const int32_t position : positions) {
+    *out++ = pieces_[static_cast<size_t>(piece_at(position))].info.stored ? 1 : 0;
+  }
+}
+
 int32_t SequenceKv::entry(int32_t position) const {
   int32_t index = 0, slot = 0;
   entries({&position, 1}, &index, &slot);

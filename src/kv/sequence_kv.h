@@ -71,6 +71,8 @@ class SequenceKv {
   uint64_t serial() const { return serial_; }
   /// Entry of every head's list that holds each position, and the row's slot on that page. [T] each
   void entries(std::span<const int32_t> positions, int32_t* index, int32_t* slot) const;
+  /// 1 where a position lies in a stored piece, else 0. [T]
+  void in_stored(std::span<const int32_t> positions, uint8_t* out) const;
   /// Entry of the page that holds a position.
   int32_t entry(int32_t position) const;
   /// One run per piece, as if every page were there; the last one is open where it may grow.

@@ -338,6 +338,9 @@ TEST(SequenceKv, HeadsThatKeepStoredRowsAreNotWritten) {
   ASSERT_TRUE(kv->prepare(all).ok());
   ASSERT_TRUE(kv->prepare(all).ok());  // nothing is asked for twice
   EXPECT_EQ(pool->num_used() - used, 2 * kAll + 3 * 2);
+  std::vector<uint8_t> in_stored(4, 7);
+  kv->in_stored(std::vector<int32_t>{2, 3, 12, 13}, in_stored.data());
+  EXPECT_EQ(in_stored, (std::vector<uint8_t>{0, 1, 1, 0}));
   for (int l = 0; l < kLayers; ++l) {
     const auto to = slots(*kv, l, all);
     for (size_t i = 0; i < to.size(); ++i) {

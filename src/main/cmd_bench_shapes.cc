@@ -102,6 +102,7 @@ Status print_ttft(const ShapesFlags& f, const CommonFlags& common, engine::Engin
                      {"ttft_ms", ms},
                      {"runs_ms", json::array(runs.begin(), runs.end())},
                      {"probe_ms", stats.probe_ms},
+                     {"ffn_skipped", stats.ffn_skipped},
                      {"store_bytes", stats.store_bytes},
                      {"speedup", dense / ms}};
     if (is_dense) row["gemm_bound_ms"] = ideal;

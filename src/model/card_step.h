@@ -108,16 +108,21 @@ class CardTables {
   Buffer tables_;
 };
 
-/// What heads see, on the card, once per distinct set; and which layers of a set see alike.
+/// What heads see and which keep stored rows, on the card, once per distinct set; and which layers
+/// of a set see alike.
 class CardSights {
  public:
   struct Set {
     std::vector<kernels::HeadSight> sight;  ///< [L*G]
     std::vector<int> layer_class;           ///< [L] first layer that sees the same
     Buffer card;
+    std::vector<uint8_t> keeps_stored;  ///< [L*G], as SequenceKv's; empty where no head does
+    Buffer card_keeps;
   };
-  /// Requires: visible.size() is num_layers times the number of KV heads.
-  Result<const Set*> find(std::span<const kv::Visible> visible, int num_layers, Stream stream);
+  /// Requires: visible.size() is num_layers times the number of KV heads, keeps_stored.size() is
+  /// that or 0.
+  Result<const Set*> find(std::span<const kv::Visible> visible,
+                          std::span<const uint8_t> keeps_stored, int num_layers, Stream stream);
 
  private:
   std::vector<std::unique_ptr<Set>> sets_;

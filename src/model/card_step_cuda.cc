@@ -145,11 +145,15 @@ Status CardTables::write_few(const kv::SequenceKv& kv, std::span<const int32_t> 
 }
 
 Result<const CardSights::Set*> CardSights::find(std::span<const kv::Visible> visible,
+                                                std::span<const uint8_t> keeps_stored,
                                                 int num_layers, Stream stream) {
+  if (std::ranges::count(keeps_stored, 1) == 0) keeps_stored = {};
   std::vector<kernels::HeadSight> sight;
   for (const kv::Visible& v : visible) sight.push_back({v.sink, v.window});
   for (const auto& set : sets_) {
-    if (set->sight == sight) return static_cast<const Set*>(set.get());
+    if (set->sight == sight && std::ranges::equal(set->keeps_stored, keeps_stored)) {
+      return static_cast<const Set*>(set.get());
+    }
   }
   auto set = std::make_unique<Set>();
   const size_t per_layer = sight.size() / static_cast<size_t>(num_layers);
@@ -164,7 +168,13 @@ Result<const CardSights::Set*> CardSights::find(std::span<const kv::Visible> vis
   const auto bytes = static_cast<int64_t>(sight.size() * sizeof(kernels::HeadSight));
   RK_TRY(set->card, Buffer::allocate(bytes, Memory::kCard));
   RK_RETURN_IF_ERROR(copy_to_card(set->card.data(), sight.data(), bytes, stream));
-  RK_RETURN_IF_ERROR(sync_stream(stream));  // once per set: `sight` is not pinned
+  set->keeps_stored.assign(keeps_stored.begin(), keeps_stored.end());
+  if (!keeps_stored.empty()) {
+    const auto num = static_cast<int64_t>(keeps_stored.size());
+    RK_TRY(set->card_keeps, Buffer::allocate(num, Memory::kCard));
+    RK_RETURN_IF_ERROR(copy_to_card(set->card_keeps.data(), keeps_stored.data(), num, stream));
+  }
+  RK_RETURN_IF_ERROR(sync_stream(stream));  // once per set: the arrays are not pinned
   set->sight = std::move(sight);
   sets_.push_back(std::move(set));
   return static_cast<const Set*>(sets_.back().get());

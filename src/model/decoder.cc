@@ -142,7 +142,8 @@ CardMemory card_memory(const WeightFiles* files, const ModelConfig& c,
     add(prefix + "ffn_down.weight", c.hidden, c.ffn, true);
   }
   const int64_t rows = options.max_step_rows, logits = std::min<int64_t>(rows, kMaxCardLogitsRows);
-  out.workspace_bytes = rows * (4 * c.hidden + 2 * (c.hidden + 2 * q + 2 * kv + 3 * c.ffn)) +
+  out.workspace_bytes = rows * (4 * c.hidden + 2 * (c.hidden + 2 * q + 2 * kv + c.ffn) +
+                                4 * std::max(c.ffn, c.hidden) + 8) +
                         logits * (4 * c.hidden + 2 * q + 4 * c.vocab_size) +
                         int64_t{kMaxCardParts} * 128 * (c.head_dim + 1) * 4 + (int64_t{80} << 20);
   if (options.card_weights == CardWeights::kFp8) out.workspace_bytes += rows * std::max(c.ffn, q);

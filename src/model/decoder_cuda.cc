@@ -69,7 +69,8 @@ Status CudaDecoder::stage(const StepInput& input, const Rows& rows, Step& step) 
   for (const StepSequence& s : input.sequences) {
     RK_RETURN_IF_ERROR(run_noted(s.kv->pool()));
     RK_TRY(const int32_t* table, tables_.update(*s.kv, arena_));
-    RK_TRY(const auto* set, sights_.find(s.kv->visible(), step.num_layers, stream_));
+    RK_TRY(const auto* set,
+           sights_.find(s.kv->visible(), s.kv->keeps_stored(), step.num_layers, stream_));
     pages.push_back(table);
     sets.push_back(set);
     num_keys.push_back(s.kv->num_positions());
@@ -79,11 +80,13 @@ Status CudaDecoder::stage(const StepInput& input, const Rows& rows, Step& step) 
   RK_RETURN_IF_ERROR(arena_.begin());
   const auto num_rows = rows.tokens.size();
   step.is_decode = num_rows == num_sequences && num_rows == input.logits_rows.size() &&
-                   input.scores == nullptr &&
+                   input.scores == nullptr && input.ffn == nullptr &&
                    std::ranges::all_of(input.sequences, [](const StepSequence& s) {
                      return s.positions.size() == 1;
                    });
+  step.ffn = input.ffn;
   std::vector<int32_t> sequence(num_rows), page_index(num_rows), page_slot(num_rows);
+  std::vector<uint8_t> in_stored(num_rows);
   std::vector<kernels::DeviceSequence> sequences, logits_sequences;
   std::vector<std::span<const int32_t>> q_pos, logits_q_pos;
   std::vector<int32_t> logits_positions;
@@ -106,6 +109,10 @@ Status CudaDecoder::stage(const StepInput& input, const Rows& rows, Step& step) 
     on_card.pages = pages[b];
     on_card.page_stride = tables_.page_stride();
     on_card.sight = sets[b]->card.as<kernels::HeadSight>();
+    if (!sets[b]->keeps_stored.empty()) {
+      on_card.keeps_stored = sets[b]->card_keeps.as<uint8_t>();
+      s.kv->in_stored(s.positions, in_stored.data() + begin);
+    }
     q_pos.push_back(s.positions);
     logits_sequences.push_back(on_card);
     logits_sequences.back().q_begin = static_cast<int32_t>(logits_row - input.logits_rows.begin());
@@ -123,6 +130,9 @@ Status CudaDecoder::stage(const StepInput& input, const Rows& rows, Step& step) 
   RK_TRY(step.sequence, arena_.add(sequence));
   RK_TRY(step.page_index, arena_.add(page_index));
   RK_TRY(step.page_slot, arena_.add(page_slot));
+  if (std::ranges::count(in_stored, 1) > 0) {
+    RK_TRY(step.in_stored, arena_.add(in_stored));
+  }
   RK_TRY(step.sequences, arena_.add(sequences));
   step.num_logits = static_cast<int64_t>(input.logits_rows.size());
   RK_TRY(step.logits_rows, arena_.add(input.logits_rows));
@@ -255,8 +265,8 @@ Status CudaDecoder::run_layer(int index, int64_t num_rows, const Step& step) {
   const Layer& w = layers_[static_cast<size_t>(index)];
   const ModelConfig& c = config_;
   const bool is_last = index + 1 == step.num_layers;
-  View x = rows_of(x_, num_rows), normed = rows_of(normed_, num_rows);
-  const View qkv = rows_of(qkv_, num_rows);
+  View x = rows_of(x_, num_rows);
+  const View normed = rows_of(normed_, num_rows), qkv = rows_of(qkv_, num_rows);
   const auto bias = [](const Buffer& b) { return b.num_bytes() > 0 ? vector_view(b) : kNone; };
   kernels::NormedGemmArgs project{.x = x,
                                   .norm = vector_view(w.attn_norm),
@@ -279,6 +289,7 @@ Status CudaDecoder::run_layer(int index, int64_t num_rows, const Step& step) {
   write.sequence = step.sequence;
   write.page_index = step.page_index;
   write.page_slot = step.page_slot;
+  write.in_stored = step.in_stored;
   write.sequences = step.sequences;
   write.rope = rope_;
   write.k_pages = step.k_pages;
@@ -308,22 +319,15 @@ Status CudaDecoder::run_layer(int index, int64_t num_rows, const Step& step) {
         kernels::gather_rows_cuda(x, step.logits_rows, rows_of(last_x_, num_rows), stream_));
     q = View(kept.data, DType::kBf16, {num_rows, c.num_heads, c.head_dim});
     x = rows_of(last_x_, num_rows);
-    normed = rows_of(normed_, num_rows);
     const View o(attended_.data, DType::kBf16, {num_rows, c.num_heads, c.head_dim});
     RK_RETURN_IF_ERROR(attend(index, q, o, step.logits_positions, step.logits_sequences,
                               step.logits_plan.plans[0], step));
   }
-  RK_RETURN_IF_ERROR(linear({rows_of(attended_, num_rows), w.o.get(), bias(w.o_bias), x, true}));
-  const View hidden = rows_of(hidden_, num_rows);
-  RK_RETURN_IF_ERROR(linear_normed({.x = x,
-                                    .norm = vector_view(w.ffn_norm),
-                                    .eps = c.rms_eps,
-                                    .w = w.gate_up.get(),
-                                    .y = hidden,
-                                    .gated = true,
-                                    .normed = normed,
-                                    .gate_up = rows_of(gate_up_, num_rows)}));
-  return linear({hidden, w.down.get(), kNone, x, true});
+  const View attended = rows_of(attended_, num_rows);
+  const bool is_sparse = step.ffn != nullptr && index >= step.ffn->dense_layers && !is_last;
+  if (is_sparse) RK_RETURN_IF_ERROR(send_norms(attended));
+  RK_RETURN_IF_ERROR(linear({attended, w.o.get(), bias(w.o_bias), x, true}));
+  return is_sparse ? run_sparse_ffn(w, x, *step.ffn) : run_ffn(w, x);
 }
 
 std::vector<int64_t> CudaDecoder::Step::key() const {
@@ -335,7 +339,7 @@ std::vector<int64_t> CudaDecoder::Step::key() const {
   }
   for (const void* p :
        {static_cast<const void*>(sequences), static_cast<const void*>(logits_sequences),
-        static_cast<const void*>(k_pages.data)}) {
+        static_cast<const void*>(in_stored), static_cast<const void*>(k_pages.data)}) {
     add(p);
   }
   for (const CardPlans* set : {&plans, &logits_plan}) {

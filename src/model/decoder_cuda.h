@@ -36,7 +36,7 @@ class CudaDecoder : public Decoder {
   double host_ms() const override { return host_ms_; }
   int64_t workspace_bytes() const override {
     return workspace_.num_bytes() + parts_.num_bytes() + tables_.num_bytes() + arena_.num_bytes() +
-           mass_.num_bytes() + mass_pinned_.num_bytes();
+           mass_.num_bytes() + mass_pinned_.num_bytes() + ffn_pinned_.num_bytes();
   }
   MatrixBytes matrix_bytes() const override {
     return sum_matrices(layers_, output_ ? *output_ : *embedding_);
@@ -52,6 +52,7 @@ class CudaDecoder : public Decoder {
   struct Step {
     const int32_t *tokens = nullptr, *positions = nullptr, *row_index = nullptr,
                   *sequence = nullptr, *page_index = nullptr, *page_slot = nullptr;
+    const uint8_t* in_stored = nullptr;  ///< null: every row is every head's own
     const kernels::DeviceSequence* sequences = nullptr;
     CardPlans plans;
     // The rows with logits: all that is left of the step behind the last layer's K and V.
@@ -69,6 +70,7 @@ class CudaDecoder : public Decoder {
     int num_layers = 0;                               ///< that run
     const kernels::SampleRow* sample_rows = nullptr;  // null: the logits go back
     const kernels::SampleAdjust* sample_adjust = nullptr;
+    const SparseFfn* ffn = nullptr;
     /// One row of every sequence, all with logits: such a step is recorded and replayed.
     bool is_decode = false;
     /// Everything that a recording depends on.
@@ -103,6 +105,10 @@ class CudaDecoder : public Decoder {
   Status linear(const kernels::GemmCudaArgs& args);
   Status linear_normed(const kernels::NormedGemmArgs& args);
   void count(int64_t num_rows, const kernels::CudaWeight& w, DType y_dtype, bool accumulate);
+  /// Adds the FFN of x's rows to them: of all, or of those that this layer's attention chooses.
+  Status run_ffn(const Layer& w, const View& x);
+  Status run_sparse_ffn(const Layer& w, const View& x, const SparseFfn& ffn);
+  Status send_norms(const View& attended);
   Status run_layer(int index, int64_t num_rows, const Step& step);
   Status stage_scores(const StepInput& input, const Rows& rows, const CardSights::Set& set,
                       Step& step);
@@ -126,7 +132,11 @@ class CudaDecoder : public Decoder {
   Buffer rope_cos_sin_;
   kernels::RopeView rope_;
   Buffer workspace_, parts_, logits_pinned_;
-  Buffer mass_, mass_pinned_;  ///< [G, context] f32; pinned: the same on the host
+  Buffer mass_, mass_pinned_;    ///< [G, context] f32; pinned: the same on the host
+  Buffer ffn_pinned_;            ///< norms_ and ffn_rows_ on the host
+  float* norms_ = nullptr;       ///< [max_step_rows] of attention outputs
+  int32_t* ffn_rows_ = nullptr;  ///< [max_step_rows]
+  CardEvent norms_sent_;
   View x_, normed_, qkv_, attended_, gate_up_, hidden_, last_x_, last_q_, logits_;
   float *part_o_ = nullptr, *part_lse_ = nullptr, *lse_ = nullptr;  ///< lse: [max_step_rows, H]
   int32_t *next_item_ = nullptr, *tokens_ = nullptr;

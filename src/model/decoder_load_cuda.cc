@@ -143,6 +143,7 @@ Status CudaDecoder::carve_workspace() {
   const ModelConfig& c = config_;
   const int64_t rows = max_step_rows(), last = max_logits_rows(),
                 qkv_width = q_width() + 2 * kv_width();
+  const int64_t gate_up = 2 * std::max(c.ffn, c.hidden);  // a sparse FFN's f32 result fits there
   struct Want {
     View* view;
     DType dtype;
@@ -151,7 +152,7 @@ Status CudaDecoder::carve_workspace() {
   const Want wants[] = {
       {&x_, DType::kF32, rows, c.hidden},          {&normed_, DType::kBf16, rows, c.hidden},
       {&qkv_, DType::kBf16, rows, qkv_width},      {&attended_, DType::kBf16, rows, q_width()},
-      {&gate_up_, DType::kBf16, rows, 2 * c.ffn},  {&hidden_, DType::kBf16, rows, c.ffn},
+      {&gate_up_, DType::kBf16, rows, gate_up},    {&hidden_, DType::kBf16, rows, c.ffn},
       {&last_x_, DType::kF32, last, c.hidden},     {&last_q_, DType::kBf16, last, q_width()},
       {&logits_, DType::kF32, last, c.vocab_size},
   };
@@ -159,7 +160,8 @@ Status CudaDecoder::carve_workspace() {
     return (dtype_bytes(w.dtype, w.rows * w.width) + 255) / 256 * 256;
   };
   const int64_t token_bytes = (last * 4 + 255) / 256 * 256;
-  int64_t total = 256 + token_bytes + rows * c.num_heads * 4;
+  const int64_t list_bytes = (rows * 4 + 255) / 256 * 256;  // norms_, ffn_rows_
+  int64_t total = 256 + token_bytes + 2 * list_bytes + rows * c.num_heads * 4;
   for (const Want& w : wants) total += bytes(w);
   RK_TRY(workspace_, Buffer::allocate(total, Memory::kCard));
   auto* next = workspace_.as<std::byte>();
@@ -167,10 +169,16 @@ Status CudaDecoder::carve_workspace() {
     *w.view = View(next, w.dtype, {w.rows, w.width});
     next += bytes(w);
   }
+  gate_up_ = View(gate_up_.data, DType::kBf16, {rows, 2 * c.ffn});
   tokens_ = reinterpret_cast<int32_t*>(next);
   next_item_ = reinterpret_cast<int32_t*>(next + token_bytes);
-  lse_ = reinterpret_cast<float*>(next + token_bytes + 256);
   RK_RETURN_IF_ERROR(zero_on_card(next_item_, 256, stream_));
+  next += token_bytes + 256;
+  norms_ = reinterpret_cast<float*>(next);
+  ffn_rows_ = reinterpret_cast<int32_t*>(next + list_bytes);
+  lse_ = reinterpret_cast<float*>(next + 2 * list_bytes);
+  RK_TRY(ffn_pinned_, Buffer::allocate(2 * rows * 4, Memory::kPinned));
+  RK_TRY(norms_sent_, create_event());
   RK_TRY(mass_, Buffer::allocate(context_tokens() * c.num_kv_heads * 4, Memory::kCard));
   RK_TRY(mass_pinned_, Buffer::allocate(mass_.num_bytes(), Memory::kPinned));
   const int64_t part_rows = int64_t{kMaxCardParts} * kernels::kSegAttnTileRows;

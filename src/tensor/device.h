@@ -84,6 +84,29 @@ Status begin_recording(Stream stream);
 Result<CardGraph> end_recording(Stream stream);
 Status replay(const CardGraph& graph, Stream stream);
 
+/// A point of a stream that the host waits for while later work of the stream runs on. Move-only.
+class CardEvent {
+ public:
+  CardEvent() = default;
+  ~CardEvent();
+  CardEvent(CardEvent&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+  CardEvent& operator=(CardEvent&& other) noexcept {
+    std::swap(handle_, other.handle_);
+    return *this;
+  }
+
+ private:
+  friend Result<CardEvent> create_event();
+  friend Status note_event(const CardEvent& event, Stream stream);
+  friend Status sync_event(const CardEvent& event);
+  void* handle_ = nullptr;
+};
+Result<CardEvent> create_event();
+/// The point behind everything that the stream was given so far.
+Status note_event(const CardEvent& event, Stream stream);
+/// Waits until the stream got there. Errors: as sync_stream.
+Status sync_event(const CardEvent& event);
+
 /// Waits until the stream is empty. Errors: kInternal with the card's error, of any call before.
 Status sync_stream(Stream stream);
 

@@ -158,6 +158,26 @@ Status replay(const CardGraph& graph, Stream stream) {
   return check("graph", cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph.handle_), stream));
 }
 
+CardEvent::~CardEvent() {
+  if (handle_ != nullptr) cudaEventDestroy(static_cast<cudaEvent_t>(handle_));
+}
+
+Result<CardEvent> create_event() {
+  cudaEvent_t event = nullptr;
+  RK_RETURN_IF_ERROR(check("event", cudaEventCreateWithFlags(&event, cudaEventDisableTiming)));
+  CardEvent out;
+  out.handle_ = event;
+  return out;
+}
+
+Status note_event(const CardEvent& event, Stream stream) {
+  return check("event", cudaEventRecord(static_cast<cudaEvent_t>(event.handle_), stream));
+}
+
+Status sync_event(const CardEvent& event) {
+  return check("step", cudaEventSynchronize(static_cast<cudaEvent_t>(event.handle_)));
+}
+
 Status sync_stream(Stream stream) { return check("step", cudaStreamSynchronize(stream)); }
 
 }  // namespace rk

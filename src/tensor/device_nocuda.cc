@@ -27,6 +27,10 @@ CardGraph::~CardGraph() { RK_CHECK(handle_ == nullptr); }
 Status begin_recording(Stream) { return none(); }
 Result<CardGraph> end_recording(Stream) { return none(); }
 Status replay(const CardGraph&, Stream) { return none(); }
+CardEvent::~CardEvent() { RK_CHECK(handle_ == nullptr); }
+Result<CardEvent> create_event() { return none(); }
+Status note_event(const CardEvent&, Stream) { return none(); }
+Status sync_event(const CardEvent&) { return none(); }
 Status sync_stream(Stream) { return none(); }
 
 }  // namespace rk

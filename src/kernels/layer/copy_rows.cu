@@ -36,6 +36,39 @@ Status gather(const View& x, const int32_t* rows, const View& y, int64_t element
                       y.stride[0] / per);
 }
 
+template <class Unit>
+__device__ __forceinline__ Unit sum(const Unit& a, const Unit& b);
+template <>
+__device__ __forceinline__ float sum(const float& a, const float& b) {
+  return a + b;
+}
+template <>
+__device__ __forceinline__ float4 sum(const float4& a, const float4& b) {
+  return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w};
+}
+
+template <class Unit>
+__global__ void add_rows_kernel(const Unit* __restrict__ y, const int32_t* __restrict__ rows,
+                                Unit* __restrict__ x, int64_t num, int64_t width, int64_t y_stride,
+                                int64_t x_stride) {
+  const int64_t d = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (d >= width) return;
+  for (int64_t i = blockIdx.y; i < num; i += gridDim.y) {
+    Unit& to = x[rows[i] * x_stride + d];
+    to = sum(to, y[i * y_stride + d]);
+  }
+}
+
+template <class Unit>
+void add_rows(const View& y, const int32_t* rows, const View& x, Stream stream) {
+  constexpr int64_t kPer = sizeof(Unit) / sizeof(float);
+  const int64_t width = y.dim[1] / kPer;
+  const dim3 grid(blocks_for(width, kThreads),
+                  static_cast<unsigned>(std::min<int64_t>(y.dim[0], kMaxGridY)));
+  add_rows_kernel<Unit><<<grid, kThreads, 0, stream>>>(
+      y.ptr<Unit>(), rows, x.ptr<Unit>(), y.dim[0], width, y.stride[0] / kPer, x.stride[0] / kPer);
+}
+
 __global__ void scatter_i32_kernel(const int64_t* __restrict__ index,
                                    const int32_t* __restrict__ value, int64_t num, int32_t* to) {
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
@@ -100,6 +133,22 @@ Status gather_rows_cuda(const View& x, const int32_t* rows, const View& y, Strea
   if (bits % 4 == 0) return gather<uint32_t>(x, rows, y, element, stream);
   if (element == 1) return gather<uint8_t>(x, rows, y, element, stream);
   return gather<uint16_t>(x, rows, y, element, stream);
+}
+
+Status add_rows_cuda(const View& y, const int32_t* rows, const View& x, Stream stream) {
+  if (x.rank != 2 || y.rank != 2 || x.dtype != DType::kF32 || y.dtype != DType::kF32 ||
+      x.dim[1] != y.dim[1] || x.stride[1] != 1 || y.stride[1] != 1) {
+    return invalid_argument("add_rows_cuda: f32 [num, N] and [*, N] wanted, are ", y.describe(),
+                            " and ", x.describe());
+  }
+  if (y.dim[0] == 0 || y.dim[1] == 0) return {};
+  const auto addresses = reinterpret_cast<uintptr_t>(x.data) | reinterpret_cast<uintptr_t>(y.data);
+  if (addresses % 16 == 0 && (x.stride[0] | y.stride[0] | x.dim[1]) % 4 == 0) {
+    add_rows<float4>(y, rows, x, stream);
+  } else {
+    add_rows<float>(y, rows, x, stream);
+  }
+  return cuda_status("add_rows");
 }
 
 Status scatter_i32_cuda(const int64_t* index, const int32_t* value, int64_t num, int32_t* to,

@@ -18,15 +18,17 @@ namespace rk::kernels {
 struct RmsNormCudaArgs {
   View x, weight, y;
   float eps = 1e-6F;
+  const int32_t* rows = nullptr;  ///< y[i] of x[rows[i]], y may have other rows than x; null: all
 };
 Status rms_norm_cuda(const RmsNormCudaArgs& args, Stream stream);
 
 /// After the QKV projection: q and k heads are normed (where weights are given), k is rotated at
 /// the row's index in its span, k and v go to their pages; q is left in qkv, normed and not
 /// rotated. A row's page is entry page_index[t] of its (layer, head) list, its slot page_slot[t].
-/// Rows of sequence < 0 (a graph's padding) and rows whose page is < 0 (dropped) write nothing.
-/// What `sequences` points to and the row arrays are read early: no kernel that may still run
-/// writes them. D is 64, 128 or 256.
+/// Rows of sequence < 0 (a graph's padding) and rows whose page is < 0 (dropped) write nothing,
+/// rows that lie in a stored piece nothing in heads that keep stored rows. What `sequences` points
+/// to and the row arrays are read early: no kernel that may still run writes them. D is 64, 128 or
+/// 256.
 struct QkvWriteCudaArgs {
   View qkv;  ///< [T, (H + 2G) * D] bf16: q heads, k heads, v heads
   int num_heads = 1, num_kv_heads = 1, head_dim = 128, layer = 0;
@@ -37,6 +39,7 @@ struct QkvWriteCudaArgs {
   const int32_t* sequence = nullptr;    ///< [T] index into `sequences`
   const int32_t* page_index = nullptr;  ///< [T]
   const int32_t* page_slot = nullptr;   ///< [T] row within the page
+  const uint8_t* in_stored = nullptr;   ///< [T] or null; 1 only where its sequence has keeps_stored
   const DeviceSequence* sequences = nullptr;
   RopeView rope;          ///< device tables
   View k_pages, v_pages;  ///< [N, P, D] bf16
@@ -49,6 +52,12 @@ Status swiglu_cuda(const View& gate_up, const View& y, Stream stream);
 
 /// y[i] = x[rows[i]] over rows of `x` [*, N] of any plain dtype, rows may be strided; y [num, N].
 Status gather_rows_cuda(const View& x, const int32_t* rows, const View& y, Stream stream);
+
+/// x[rows[i]] += y[i];  f32 rows of x [*, N], strided or not; y [num, N]; no row twice.
+Status add_rows_cuda(const View& y, const int32_t* rows, const View& x, Stream stream);
+
+/// norms[t] = sqrt(sum of x[t]^2);  x [T, N] bf16, rows may be strided.
+Status row_norms_cuda(const View& x, float* norms, Stream stream);
 
 /// to[index[i]] = value[i]: scattered 4-byte updates of device tables.
 Status scatter_i32_cuda(const int64_t* index, const int32_t* value, int64_t num, int32_t* to,

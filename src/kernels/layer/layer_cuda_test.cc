@@ -49,10 +49,85 @@ TEST(LayerCuda, RmsNormMatchesTheReference) {
   }
 }
 
+TEST(LayerCuda, RmsNormOfListedRows) {
+  RK_NEEDS_CARD();
+  constexpr int64_t kRows = 40;
+  for (const int64_t n : {64, 1001, 5120}) {
+    const auto x = normal_values(kRows * n, 1, 3.0F), w = normal_values(n, 2);
+    const std::vector<int32_t> rows{39, 0, 7, 7};
+    const CardArray<float> card_x(x), card_w(w);
+    const CardArray<int32_t> card_rows(rows);
+    const CardArray<uint16_t> all(kRows * n), listed(rows.size() * n);
+    const auto run = [&](const CardArray<uint16_t>& y, int64_t num, const int32_t* list) {
+      return rms_norm_cuda({card_x.view(DType::kF32, {kRows, n}), card_w.view(DType::kF32, {n}),
+                            y.view(DType::kBf16, {num, n}), 1e-5F, list},
+                           test_stream());
+    };
+    ASSERT_TRUE(run(all, kRows, nullptr).ok());
+    ASSERT_TRUE(run(listed, 4, card_rows.data()).ok());
+    EXPECT_FALSE(run(listed, 4, nullptr).ok());
+    // The sum's order may follow the number of rows.
+    const auto want = from_bf16(all.host()), got = from_bf16(listed.host());
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const auto at = want.begin() + rows[i] * n, to = got.begin() + static_cast<int64_t>(i) * n;
+      EXPECT_LT(relative_error({to, to + n}, {at, at + n}), kBf16) << n << " " << i;
+    }
+  }
+}
+
+TEST(LayerCuda, RowNorms) {
+  RK_NEEDS_CARD();
+  for (const int64_t rows : {1, 3, 300}) {
+    for (const int64_t n : {1, 8, 100, 1000, 1001, 8192}) {
+      for (const int64_t pitch : {n, n + 8, n + 3}) {
+        SCOPED_TRACE(cat("rows=", rows, " n=", n, " pitch=", pitch));
+        const auto x = rounded(normal_values(rows * pitch, 20, 2.0F));
+        std::vector<float> want;
+        for (int64_t t = 0; t < rows; ++t) {
+          double sum = 0;
+          for (int64_t d = 0; d < n; ++d) sum += double{x[t * pitch + d]} * x[t * pitch + d];
+          want.push_back(static_cast<float>(std::sqrt(sum)));
+        }
+        const CardArray<uint16_t> card_x(to_bf16(x));
+        const CardArray<float> norms(rows);
+        View xs = card_x.view(DType::kBf16, {rows, n});
+        xs.stride[0] = pitch;
+        ASSERT_TRUE(row_norms_cuda(xs, norms.data(), test_stream()).ok());
+        const auto got = norms.host();
+        for (int64_t t = 0; t < rows; ++t) ASSERT_NEAR(got[t], want[t], 1e-5F * want[t]) << t;
+      }
+    }
+  }
+}
+
+TEST(LayerCuda, AddRowsAddsToListedRowsOnly) {
+  RK_NEEDS_CARD();
+  for (const int64_t n : {1, 3, 64, 5120}) {
+    for (const int64_t pitch : {n, n + 4, n + 1}) {
+      SCOPED_TRACE(cat("n=", n, " pitch=", pitch));
+      const std::vector<int32_t> rows{10, 0, 3};
+      const auto x = normal_values(11 * pitch, 21), y = normal_values(3 * n, 22);
+      auto want = x;
+      for (int64_t i = 0; i < 3; ++i) {
+        for (int64_t d = 0; d < n; ++d) want[rows[i] * pitch + d] += y[i * n + d];
+      }
+      const CardArray<float> card_x(x), card_y(y);
+      const CardArray<int32_t> card_rows(rows);
+      View xs = card_x.view(DType::kF32, {11, n});
+      xs.stride[0] = pitch;
+      ASSERT_TRUE(
+          add_rows_cuda(card_y.view(DType::kF32, {3, n}), card_rows.data(), xs, test_stream())
+              .ok());
+      EXPECT_EQ(card_x.host(), want);
+    }
+  }
+}
+
 struct QkvCase {
   int head_dim, heads, kv_heads, rotary;
   RopePairs pairs;
   bool norm;
+  bool keeps = false;  ///< heads 0, 2, ... of sequence 0 keep what is stored
 };
 
 // The whole of qkv_write with the reference kernels: norm, turn, and where each row must land.
@@ -81,6 +156,9 @@ void check_qkv(const QkvCase& c) {
   const auto list_of = [&](int s, int g) { return ((s * 2 + kLayer) * g_count + g) * kList; };
   ASSERT_LE(list_of(1, g_count - 1) + kList, kPages);
   ids[list_of(1, 0) + 1] = -1;
+  std::vector<uint8_t> in_stored(kRows), keeps(2 * g_count);
+  for (int t = 0; t < kRows; ++t) in_stored[t] = sequence[t] == 0 && t % 3 == 0;
+  for (int g = 0; g < g_count; ++g) keeps[kLayer * g_count + g] = g % 2 == 0;
 
   std::vector<float> want_q = qkv, want_k(kPages * kPage * d, -7.0F), want_v = want_k;
   Context ctx{.forced = &reference()};
@@ -104,7 +182,7 @@ void check_qkv(const QkvCase& c) {
         ASSERT_TRUE(rope(x3, &row[t], table.view(), ctx).ok());
       }
       const int g = h - c.heads - (k ? 0 : g_count), page = ids[list_of(s, g) + page_index[t]];
-      if (page < 0) continue;
+      if (page < 0 || (c.keeps && in_stored[t] != 0 && g % 2 == 0)) continue;
       auto& to = k ? want_k : want_v;
       std::copy(x.begin(), x.end(), to.begin() + (page * kPage + slot[t]) * d);
     }
@@ -124,6 +202,8 @@ void check_qkv(const QkvCase& c) {
     sequences[s].pages = card_ids.data() + s * 2 * g_count * kList;
     sequences[s].page_stride = kList;
   }
+  const CardArray<uint8_t> card_in_stored(in_stored), card_keeps(keeps);
+  if (c.keeps) sequences[0].keeps_stored = card_keeps.data();
   const CardArray<DeviceSequence> card_sequences(sequences);
   QkvWriteCudaArgs args{.qkv = card_qkv.view(DType::kBf16, {kRows, width}),
                         .num_heads = c.heads,
@@ -137,6 +217,7 @@ void check_qkv(const QkvCase& c) {
                         .sequence = card_sequence.data(),
                         .page_index = card_index.data(),
                         .page_slot = card_slot.data(),
+                        .in_stored = c.keeps ? card_in_stored.data() : nullptr,
                         .sequences = card_sequences.data(),
                         .rope = table.view(),
                         .k_pages = k_pages.view(DType::kBf16, {kPages, kPage, d}),
@@ -166,6 +247,8 @@ TEST(LayerCuda, QkvWriteNormsTurnsAndStores) {
       check_qkv({256, 8, 1, 64, pairs, norm});
       check_qkv({64, 2, 2, 20, pairs, norm});
       check_qkv({64, 2, 2, 0, pairs, norm});
+      check_qkv({64, 9, 3, 64, pairs, norm, true});
+      check_qkv({128, 4, 1, 48, pairs, norm, true});
     }
   }
 }
@@ -289,6 +372,8 @@ TEST(LayerCuda, ShapesThatDoNotFitAreRefused) {
   EXPECT_FALSE(rms_norm_cuda({x, w, y}, nullptr).ok());
   EXPECT_FALSE(swiglu_cuda(y, y, nullptr).ok());
   EXPECT_FALSE(gather_rows_cuda(x, nullptr, y, nullptr).ok());
+  EXPECT_FALSE(add_rows_cuda(y, nullptr, x, nullptr).ok());
+  EXPECT_FALSE(row_norms_cuda(x, nullptr, nullptr).ok());
   const View pages(none, DType::kF32, {2, 16, 64});
   EXPECT_FALSE(mean_pages_cuda(pages, pages, nullptr, nullptr, 2, 1, nullptr).ok());
   EXPECT_FALSE(fill_normal_cuda(View(none, DType::kI32, {4}), 1, 1.0F, nullptr).ok());

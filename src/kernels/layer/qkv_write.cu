@@ -19,6 +19,7 @@ struct Params {
   const float *q_norm, *k_norm;
   float eps;
   const int32_t *row_index, *sequence, *page_index, *page_slot;
+  const uint8_t* in_stored;
   const DeviceSequence* sequences;
   RopeView rope;
   __nv_bfloat16 *k_pages, *v_pages;
@@ -103,8 +104,10 @@ __global__ void __launch_bounds__(kThreads) qkv_write_kernel(const Params p) {
   if (!is_q && live && sequence >= 0) {
     const int g = head - p.num_heads - (is_k ? 0 : p.num_kv_heads);
     const DeviceSequence& s = p.sequences[sequence];
-    const int64_t list = (int64_t{p.layer} * p.num_kv_heads + g) * s.page_stride;
-    page = s.pages[list + p.page_index[t]];
+    const int64_t kv_head = int64_t{p.layer} * p.num_kv_heads + g;
+    const bool stays =
+        p.in_stored != nullptr && p.in_stored[t] != 0 && s.keeps_stored[kv_head] != 0;
+    if (!stays) page = s.pages[kv_head * s.page_stride + p.page_index[t]];
     slot = p.page_slot[t];
   }
   await_kernel_before();
@@ -174,6 +177,7 @@ Status qkv_write_cuda(const QkvWriteCudaArgs& a, Stream stream) {
            .sequence = a.sequence,
            .page_index = a.page_index,
            .page_slot = a.page_slot,
+           .in_stored = a.in_stored,
            .sequences = a.sequences,
            .rope = a.rope,
            .k_pages = a.k_pages.ptr<__nv_bfloat16>(),

@@ -26,10 +26,11 @@ __device__ float block_sum(float v) {
 // kVectors float4 a thread. Requires: 4 divides n and the strides.
 template <int kVectors>
 __global__ void rms_norm_kernel(const float* x, const float* __restrict__ weight, __nv_bfloat16* y,
-                                int n, int64_t x_stride, int64_t y_stride, float eps) {
+                                int n, int64_t x_stride, int64_t y_stride, float eps,
+                                const int32_t* rows) {
   start_next_kernel();
   await_kernel_before();
-  x += blockIdx.x * x_stride;
+  x += (rows != nullptr ? rows[blockIdx.x] : int64_t{blockIdx.x}) * x_stride;
   y += blockIdx.x * y_stride;
   float4 v[kVectors];
   float sum = 0.0F;
@@ -53,10 +54,11 @@ __global__ void rms_norm_kernel(const float* x, const float* __restrict__ weight
 
 // Any length and alignment; for shapes that no model has.
 __global__ void rms_norm_any_kernel(const float* x, const float* weight, __nv_bfloat16* y, int n,
-                                    int64_t x_stride, int64_t y_stride, float eps) {
+                                    int64_t x_stride, int64_t y_stride, float eps,
+                                    const int32_t* rows) {
   start_next_kernel();
   await_kernel_before();
-  x += blockIdx.x * x_stride;
+  x += (rows != nullptr ? rows[blockIdx.x] : int64_t{blockIdx.x}) * x_stride;
   y += blockIdx.x * y_stride;
   float sum = 0.0F;
   for (int i = threadIdx.x; i < n; i += blockDim.x) sum += x[i] * x[i];
@@ -68,20 +70,21 @@ __global__ void rms_norm_any_kernel(const float* x, const float* weight, __nv_bf
 }  // namespace
 
 Status rms_norm_cuda(const RmsNormCudaArgs& a, Stream stream) {
-  const int64_t rows = a.x.dim[0], n = a.x.dim[1];
+  const int64_t num_rows = a.y.dim[0], n = a.x.dim[1];
   if (a.x.rank != 2 || a.x.dtype != DType::kF32 || a.x.stride[1] != 1 || a.y.rank != 2 ||
-      a.y.dtype != DType::kBf16 || a.y.stride[1] != 1 || a.y.dim != a.x.dim ||
-      a.weight.dtype != DType::kF32 || a.weight.num_elements() != n || n > 32768) {
+      a.y.dtype != DType::kBf16 || a.y.stride[1] != 1 || a.y.dim[1] != n ||
+      (a.rows == nullptr && a.y.dim[0] != a.x.dim[0]) || a.weight.dtype != DType::kF32 ||
+      a.weight.num_elements() != n || n > 32768) {
     return invalid_argument(
         "rms_norm_cuda: x f32 [T, N], weight f32 [N] and y bf16 [T, N] wanted, "
         "N up to 32768; are ",
         a.x.describe(), ", ", a.weight.describe(), ", ", a.y.describe());
   }
-  if (rows == 0 || n == 0) return {};
+  if (num_rows == 0 || n == 0) return {};
   const auto* x = a.x.ptr<float>();
   const auto* w = a.weight.ptr<float>();
   auto* y = a.y.ptr<__nv_bfloat16>();
-  const auto grid = static_cast<unsigned>(rows);
+  const auto grid = static_cast<unsigned>(num_rows);
   const int length = static_cast<int>(n);
   const int64_t xs = a.x.stride[0], ys = a.y.stride[0];
   const auto aligned = [](const void* p, uintptr_t to) {
@@ -90,15 +93,15 @@ Status rms_norm_cuda(const RmsNormCudaArgs& a, Stream stream) {
   if (n % 4 != 0 || xs % 4 != 0 || ys % 4 != 0 || !aligned(x, 16) || !aligned(w, 16) ||
       !aligned(y, 8)) {
     return launch_early("rms_norm", rms_norm_any_kernel, grid, 256, 0, stream, x, w, y, length, xs,
-                        ys, a.eps);
+                        ys, a.eps, a.rows);
   }
   // Few rows: many threads, short latency. Many rows: small blocks, several a multiprocessor.
-  const int64_t vectors = n / 4, most = rows < 256 ? 1024 : 256;
+  const int64_t vectors = n / 4, most = num_rows < 256 ? 1024 : 256;
   const int64_t each = (vectors + most - 1) / most;
   const auto run = [&](auto kernel, int64_t per_thread) {
     const int64_t threads = ((vectors + per_thread - 1) / per_thread + 31) / 32 * 32;
     return launch_early("rms_norm", kernel, grid, static_cast<unsigned>(threads), 0, stream, x, w,
-                        y, length, xs, ys, a.eps);
+                        y, length, xs, ys, a.eps, a.rows);
   };
   if (each <= 1) return run(rms_norm_kernel<1>, 1);
   if (each <= 2) return run(rms_norm_kernel<2>, 2);

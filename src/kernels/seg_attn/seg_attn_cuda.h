@@ -35,6 +35,8 @@ struct DeviceSequence {
   const int32_t* pages = nullptr;  ///< page ids: head g of layer l at (l*G + g) * page_stride
   int64_t page_stride = 0;
   const HeadSight* sight = nullptr;  ///< [L*G]
+  /// [L*G] or null; 1: rows of stored pieces stay as they are (qkv_write_cuda).
+  const uint8_t* keeps_stored = nullptr;
 };
 
 /// One block's work: query rows of one KV head against the keys of a position range.
