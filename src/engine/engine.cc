@@ -141,9 +141,6 @@ Status Engine::load(const Options& options) {
   } else if (!options.random_shape) {
     RK_TRY(card_, find_cards(options.card_folders, [this] { return card_identity(); }));
   }
-  if (card_ && options.device.is_cuda()) {  // not built there: the gate passes it over
-    std::erase_if(card_->entries, [](const CardEntry& e) { return e.mode == Mode::kRedknot; });
-  }
   if (card_ && keeps_codes()) {  // whatever it says
     for (CardEntry& e : card_->entries) e.low_precision = true;
   }

@@ -121,14 +121,14 @@ TEST_F(GateTest, WhatACardDoesNotTellApartRunsAsItWasMeasured) {
   EXPECT_EQ(run(**engine, r).outcome.stats.gate, "pass");
 }
 
-TEST_F(GateTest, AModeThatTheDeviceLacksIsPassedOver) {
+TEST_F(GateTest, RedknotIsLetThroughToo) {
   card_.entries[0].mode = Mode::kRedknot;
-  card_.entries[0].ratio = 1;
+  card_.entries[0].ratio = 0.5;
   auto engine = with_card();
   ASSERT_TRUE(engine.ok()) << engine.status().message();
   const Answer answer = run(**engine, two_documents(Level::kFast));
   EXPECT_TRUE(answer.outcome.status.ok()) << answer.outcome.status.message();
-  EXPECT_EQ(answer.outcome.stats.mode, test_device().is_cuda() ? Mode::kPrefix : Mode::kRedknot);
+  EXPECT_EQ(answer.outcome.stats.mode, Mode::kRedknot);
 }
 
 TEST_F(GateTest, ACardOfSomethingElseIsRefused) {
