@@ -121,6 +121,18 @@ Status check(const RagFlags& f) {
   return {};
 }
 
+// A letter a head, a slash between layers: "lg/ll" (local, global, retrieval, dense).
+std::string head_map(const kv::HeadPlan& plan) {
+  std::string out;
+  for (int layer = 0; layer < plan.num_layers(); ++layer) {
+    if (layer > 0) out += '/';
+    for (int head = 0; head < plan.num_kv_heads(); ++head) {
+      out += kv::head_class_name(plan.at(layer, head).cls)[0];
+    }
+  }
+  return out;
+}
+
 class RagBench {
  public:
   RagBench(const RagFlags& flags, const CommonFlags& common) : flags_(flags), common_(common) {}
@@ -272,6 +284,8 @@ class RagBench {
     add("weights_sha256", identity_.weights);
     add("tokenizer", session_->tokenizer->fingerprint());
     add("plan", identity_.plan);
+    const kv::HeadPlan& plan = session_->engine->plan();
+    if (!plan.all_global()) add(rag::kHeadMapField, head_map(plan));
     add("company", common_.company);
     add("version", version());
     add("commit", commit());

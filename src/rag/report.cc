@@ -67,8 +67,9 @@ class Page {
     return cat("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">",
                "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">",
                "<title>RedKnot: quality and speed of every mode</title>\n", style(),
-               "</head><body>\n", head(), quality_against_time(), by_length(), recomputed(),
-               table(), skipped(), fields("Configuration", summary_.configuration.fields),
+               "</head><body>\n", head(), quality_against_time(), by_length(), head_map(),
+               recomputed(), table(), skipped(),
+               fields("Configuration", summary_.configuration.fields),
                fields("Provenance", summary_.provenance), "</body></html>\n");
   }
 
@@ -195,6 +196,38 @@ class Page {
     kl.y = fit_axis("mean KL(dense || mode)", true, kls, kKlFloor);
     speed.y = fit_axis("TTFT dense / mode (median)", true, speeds);
     return std::pair(std::move(kl), std::move(speed));
+  }
+
+  // Layers from left to right, KV heads from top to bottom.
+  std::string head_map() const {
+    constexpr int kCell = 12;
+    for (const auto& [name, map] : summary_.configuration.fields) {
+      if (name != kHeadMapField) continue;
+      std::string cells;
+      int x = 0, y = 0, rows = 0;
+      for (const char c : map) {
+        if (c == '/') {
+          x += kCell;
+          y = 0;
+          continue;
+        }
+        const int colour = c == 'l' ? 6 : c == 'g' ? 2 : c == 'r' ? 5 : 0;
+        cells += cat("<rect class=\"s", colour, "\" x=\"", x, "\" y=\"", y, "\" width=\"",
+                     kCell - 1, "\" height=\"", kCell - 1, "\"/>");
+        y += kCell;
+        rows = std::max(rows, y);
+      }
+      return cat(
+          "<h2>Head map</h2>\n<p class=\"note legend\"><span><i class=\"s2\"></i>global"
+          "</span><span><i class=\"s6\"></i>local</span><span><i class=\"s5\"></i>retrieval"
+          "</span><span><i class=\"s0\"></i>dense</span> a column a layer, a row a KV head"
+          "</p>\n<svg viewBox=\"0 0 ",
+          x + kCell, " ", rows,
+          "\" role=\"img\" aria-label=\"Head "
+          "map\" style=\"max-width:",
+          x + kCell, "px\">", cells, "</svg>\n");
+    }
+    return "";
   }
 
   // Share of rows recomputed in each of kBins parts of the prompt, mean over samples.

@@ -89,6 +89,21 @@ TEST(Summary, GroupsByLengthTaskAndMode) {
   EXPECT_TRUE(m.summary.exploratory);
 }
 
+TEST(Report, AHeadPlanIsDrawn) {
+  Made m = make();
+  EXPECT_EQ(report_html(m.summary, m.results).find("Head map"), std::string::npos);
+  m.summary.configuration.fields.emplace_back(kHeadMapField, "lg/ll/gd");
+  const std::string page = report_html(m.summary, m.results);
+  EXPECT_NE(page.find("Head map"), std::string::npos);
+  size_t cells = 0;
+  for (size_t at = page.find("<rect class"); at != std::string::npos;
+       at = page.find("<rect class", at + 1)) {
+    ++cells;
+  }
+  EXPECT_EQ(cells, 6U);
+  EXPECT_NE(page.find("viewBox=\"0 0 36 24\""), std::string::npos);  // three layers of two heads
+}
+
 TEST(Report, PlotsStandAlone) {
   const auto plots = report_plots(make().summary);
   std::vector<std::string> names;

@@ -20,6 +20,10 @@ constexpr int64_t kPublishedSamples = 200;
 /// Named values in order.
 using Fields = std::vector<std::pair<std::string, std::string>>;
 
+/// The field that holds the head plan's classes, where a plan is no all-global one: a letter a
+/// head, a slash between layers ("lg/ll": local, global, retrieval, dense).
+inline constexpr const char* kHeadMapField = "head_map";
+
 /// What shapes a result: model, build, machine, modes, seed, data. Results of different
 /// configurations never stand in one file.
 struct Configuration {
