@@ -166,6 +166,7 @@ void to_log_probabilities(std::span<float> rows, size_t vocab) {
 double kl_divergence(std::span<const float> log_p, std::span<const float> log_q) {
   const double kl = sum_of(log_p.size(), [&](size_t i) {
     const float p = exp_negative(log_p[i]);
+    if (log_p[i] != log_p[i]) return log_p[i];  // NaN must not pass for nothing
     return p > 0.0F ? p * (log_p[i] - log_q[i]) : 0.0F;
   });
   return kl < 0 ? 0 : kl;  // rounding may leave it a hair below; NaN stays

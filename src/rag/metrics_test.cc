@@ -51,6 +51,9 @@ TEST(Metrics, KlMatchesTheFormula) {
   const auto p = logs({0.5, 0.25, 0.25}), q = logs({0.25, 0.25, 0.5});
   EXPECT_NEAR(kl_divergence(p, q), 0.25 * std::log(2.0), 1e-7);  // .5 ln 2 - .25 ln 2
   EXPECT_EQ(kl_divergence(p, p), 0);
+  const std::vector<float> broken(p.size(), std::numeric_limits<float>::quiet_NaN());
+  EXPECT_TRUE(std::isnan(kl_divergence(broken, p)));
+  EXPECT_TRUE(std::isnan(kl_divergence(p, broken)));
   const auto sure = logs({1, 0, 0});
   EXPECT_NEAR(kl_divergence(sure, p), std::log(2.0), 1e-7);
   EXPECT_EQ(kl_divergence(p, sure), std::numeric_limits<double>::infinity());

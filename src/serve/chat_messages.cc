@@ -34,7 +34,8 @@ void read_document(const json::value& value, const std::string& where, JsonField
     return fields.fail(where, "the document's text is empty");
   }
   if (documents.size() >= kMaxDocuments) {
-    return fields.fail(where, cat("more than ", kMaxDocuments, " documents"));
+    return fields.fail(where, cat("document number ", documents.size() + 1,
+                                  " of a request, at most ", kMaxDocuments, " are possible"));
   }
   documents.push_back(std::move(document));
 }
@@ -91,6 +92,10 @@ void read_documents(JsonFields& fields, std::vector<Document>& documents) {
     return fields.fail("documents", cat(json_kind(*value), ", an array is wanted"));
   }
   const json::array& items = value->get_array();
+  if (items.size() > kMaxDocuments) {
+    return fields.fail("documents",
+                       cat(items.size(), " documents, at most ", kMaxDocuments, " are possible"));
+  }
   for (size_t i = 0; i < items.size() && fields.ok(); ++i) {
     read_document(items[i], cat("documents[", i, "]"), fields, documents);
   }

@@ -140,6 +140,12 @@ void read_company(JsonFields& redknot, const ModelInfo& info, engine::Request& o
   out.company_pieces = company.pieces;
 }
 
+// "mode: 'x' is none of ..." without the name, which the field brings.
+std::string without_name(std::string_view name, const std::string& message) {
+  const std::string prefix = cat(name, ": ");
+  return message.starts_with(prefix) ? message.substr(prefix.size()) : message;
+}
+
 // {"mode", "k", "ratio", "select_rows", "company", "reuse", "quality", "order", "guardian",
 // "write"}: exact rows unless the caller names a mode or a quality.
 void read_redknot(JsonFields& fields, const ModelInfo& info, GenerateRequest& out) {
@@ -162,11 +168,11 @@ void read_redknot(JsonFields& fields, const ModelInfo& info, GenerateRequest& ou
   read_company(inner, info, out.engine);
   if (inner.ok() && !mode.empty()) {
     const Status parsed = engine::read_mode(mode, out.engine);
-    if (!parsed.ok()) inner.fail("mode", parsed.message());
+    if (!parsed.ok()) inner.fail("mode", without_name("mode", parsed.message()));
   }
   if (inner.ok() && !quality.empty()) {
     const auto level = engine::parse_level(quality);
-    if (!level.ok()) inner.fail("quality", level.status().message());
+    if (!level.ok()) inner.fail("quality", without_name("quality", level.status().message()));
     if (level.ok()) out.engine.quality = level.value();
     if (mode.empty() && (reuse.empty() || reuse == "auto")) out.engine.mode = engine::Mode::kAuto;
   }

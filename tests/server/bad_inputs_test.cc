@@ -317,7 +317,9 @@ TEST_F(BadInputs, ChatMessagesAndDocuments) {
   }
   cases.push_back({"10 000 documents",
                    chat_with(cat("\"documents\":[", repeat("\"d\",", 9999), "\"d\"]")), 400,
-                   "documents"});
+                   "10000 documents, at most 4096"});
+  cases.push_back({"an unknown mode", chat_with(R"("redknot":{"mode":"magic"})"), 400,
+                   "redknot.mode: 'magic' is none of"});
   cases.push_back({"a document beyond the context",
                    chat_with(cat("\"documents\":[\"", std::string(5000, 'd'), "\"]")), 400,
                    "context_length_exceeded"});
