@@ -1,7 +1,7 @@
 // One strand per connection. A single read is always outstanding: it feeds the parser while a
 // request arrives and watches for the client's leaving while its answer is made. Beast parses, we
-// write: the answers' heads are short strings. Longer than our files should be: Asio and Beast are
-// slow to compile, so they are kept in this one file.
+// write (http_wire.h). Longer than our files should be: Asio and Beast are slow to compile, so all
+// that needs them is in this one file.
 #include "serve/http.h"
 
 #ifdef __SANITIZE_THREAD__
@@ -9,7 +9,6 @@
 #endif
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <boost/asio/bind_executor.hpp>
 #include <boost/asio/io_context.hpp>
@@ -31,6 +30,7 @@
 #include <thread>
 
 #include "base/log.h"
+#include "serve/http_wire.h"
 
 namespace rk::serve {
 namespace {
@@ -47,32 +47,6 @@ constexpr size_t kMaxPipelinedBytes = 256
                                       << 10;  // kept while an answer is made; then no more reads
 constexpr size_t kMaxLingerBytes = 64 << 20;  // discarded after the last answer
 constexpr int kLingerMs = 1000;               // so that the client reads it before a reset
-
-std::string lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return out;
-}
-
-void append_header(std::string& out, std::string_view name, std::string_view value) {
-  const auto append = [&out](std::string_view text) {
-    for (const char c : text) {
-      if (c != '\r' && c != '\n' && c != '\0') out += c;
-    }
-  };
-  append(name);
-  out += ": ";
-  append(value);
-  out += "\r\n";
-}
-
-std::string chunk(const std::string& data) {
-  std::array<char, 24> size{};
-  std::snprintf(size.data(), size.size(), "%zx\r\n", data.size());
-  return cat(size.data(), data, "\r\n");
-}
 
 class Connection;
 
@@ -103,28 +77,6 @@ struct HttpServer::Impl : std::enable_shared_from_this<HttpServer::Impl> {
 };
 
 namespace {
-
-// What a connection and the answer in progress share. The answer may outlive the connection.
-struct Exchange {
-  std::atomic<bool> gone{false};
-  std::atomic<size_t> unsent_bytes{0};
-  std::mutex mutex;
-  std::function<void()> callback;  // under mutex
-
-  void leave() {
-    std::function<void()> call;
-    {
-      const std::lock_guard lock(mutex);
-      if (gone.exchange(true)) return;
-      call.swap(callback);
-    }
-    if (call) call();
-  }
-  void forget() {
-    const std::lock_guard lock(mutex);
-    callback = nullptr;
-  }
-};
 
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
@@ -169,14 +121,17 @@ class Connection : public std::enable_shared_from_this<Connection> {
     keep_alive_ = keep_alive_ && !server_.stopping && !(stream && version_ < 11);
     chunked_ = stream && version_ >= 11;
     std::string body = std::move(reply.body);
-    enqueue(head(reply, stream ? -1 : static_cast<int64_t>(body.size())));
+    enqueue(reply_head(reply, extra_headers_,
+                       {.content_length = stream ? -1 : static_cast<int64_t>(body.size()),
+                        .chunked = chunked_,
+                        .keep_alive = keep_alive_}));
     if (is_head_) body.clear();
-    if (!body.empty()) enqueue(chunked_ ? chunk(body) : std::move(body));
+    if (!body.empty()) enqueue(chunked_ ? http_chunk(body) : std::move(body));
     if (!stream) finish();
   }
   void stream(std::string data) {
     if (state_ == State::kAnswering && streaming_ && !data.empty() && !is_head_) {
-      enqueue(chunked_ ? chunk(data) : std::move(data), data.size());
+      enqueue(chunked_ ? http_chunk(data) : std::move(data), data.size());
     }
   }
   void end_stream() {
@@ -312,7 +267,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
       request_.query = request_.target.substr(request_.path.size() + 1);
     }
     for (const auto& field : message) {
-      request_.headers.emplace_back(lower(field.name_string()), std::string(field.value()));
+      request_.headers.emplace_back(lower_ascii(field.name_string()), std::string(field.value()));
     }
     request_.remote = remote_;
     version_ = message.version();
@@ -326,7 +281,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
       return fail(400, cat("HTTP/1.1 wants one Host header, this request has ", hosts));
     }
     const std::string_view encoding = request_.header("content-encoding");
-    if (!encoding.empty() && lower(encoding) != "identity") {
+    if (!encoding.empty() && lower_ascii(encoding) != "identity") {
       return fail(415, cat("Content-Encoding is not supported"));
     }
     if (auto reply = server_.early(request_)) {
@@ -336,7 +291,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
     }
     const std::string_view expect = request_.header("expect");
     if (!expect.empty()) {
-      if (lower(expect) != "100-continue") return fail(417, "only Expect: 100-continue is known");
+      if (lower_ascii(expect) != "100-continue")
+        return fail(417, "only Expect: 100-continue is known");
       if (!parser_->is_done() && buffer_.size() == 0) enqueue("HTTP/1.1 100 Continue\r\n\r\n");
     }
     parser_->eager(true);
@@ -357,17 +313,6 @@ class Connection : public std::enable_shared_from_this<Connection> {
     if (version_ == 0) version_ = 11;
     begin_answer();
     send(std::move(reply), false);
-  }
-
-  std::string head(const HttpReply& reply, int64_t content_length) const {
-    std::string out = cat("HTTP/1.1 ", reply.status, " ", http_reason(reply.status), "\r\n");
-    for (const auto& [name, value] : reply.headers) append_header(out, name, value);
-    for (const auto& [name, value] : extra_headers_) append_header(out, name, value);
-    if (content_length >= 0 && reply.status != 204)
-      append_header(out, "Content-Length", std::to_string(content_length));
-    if (chunked_) append_header(out, "Transfer-Encoding", "chunked");
-    append_header(out, "Connection", keep_alive_ ? "keep-alive" : "close");
-    return out + "\r\n";
   }
 
   // `counted`: bytes of unsent_bytes that this piece gives back when it is out.

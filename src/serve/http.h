@@ -100,6 +100,8 @@ class HttpServer {
   std::shared_ptr<Impl> impl_;
 };
 
+/// ASCII letters in lower case, every other byte as it is.
+std::string lower_ascii(std::string_view text);
 /// "Not Found" for 404, "" for a status that has no name here.
 const char* http_reason(int status);
 /// Undoes %XX. Empty for a bad escape or one that yields NUL.

@@ -12,6 +12,14 @@ std::string_view HttpRequest::header(std::string_view name) const {
   return {};
 }
 
+std::string lower_ascii(std::string_view text) {
+  std::string out(text);
+  for (char& c : out) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  return out;
+}
+
 const char* http_reason(int status) {
   switch (status) {
     case 200:

@@ -7,14 +7,6 @@
 namespace rk::serve {
 namespace {
 
-std::string lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return out;
-}
-
 bool is_digits(std::string_view text) {
   return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
 }
@@ -33,7 +25,7 @@ std::string host_name(std::string_view host) {
   }
   if (!rest.empty() && !(rest[0] == ':' && is_digits(rest.substr(1)))) return "";
   if (name.ends_with('.')) name.remove_suffix(1);  // the root of the name system
-  return lower(name);
+  return lower_ascii(name);
 }
 
 // Scheme, host and perhaps a port, as browsers write it: no path, no user.
@@ -73,7 +65,7 @@ Result<OriginPolicy> OriginPolicy::create(const Options& options, const std::str
     const bool bare = host.find_first_of("/@ \t,*") == std::string::npos &&
                       (host.find(':') == std::string::npos || host.find(':') != host.rfind(':'));
     const std::string name = host.find(':') != std::string::npos && !host.starts_with('[')
-                                 ? lower(host)
+                                 ? lower_ascii(host)
                                  : host_name(host);
     if (!bare || name.empty() || host.find("]:") != std::string::npos) {
       return invalid_argument("allowed host ", json_quote(host),
@@ -85,7 +77,7 @@ Result<OriginPolicy> OriginPolicy::create(const Options& options, const std::str
     if (origin == "*") {
       out.any_origin_ = true;
     } else if (is_origin(origin) || origin == "null") {
-      out.origins_.push_back(lower(origin));
+      out.origins_.push_back(lower_ascii(origin));
     } else {
       return invalid_argument("CORS origin ", json_quote(origin),
                               ": scheme://host or scheme://host:port is wanted, without a path");
@@ -103,7 +95,7 @@ bool OriginPolicy::knows_host(std::string_view host) const {
 bool OriginPolicy::allows_origin(std::string_view origin) const {
   if (origin.empty()) return false;
   return any_origin_ ||
-         std::find(origins_.begin(), origins_.end(), lower(origin)) != origins_.end();
+         std::find(origins_.begin(), origins_.end(), lower_ascii(origin)) != origins_.end();
 }
 
 Status OriginPolicy::check(const HttpRequest& request) const {
@@ -117,7 +109,7 @@ Status OriginPolicy::check(const HttpRequest& request) const {
   if (!keyless_ || request.method == "GET" || request.method == "HEAD") return {};
   const size_t scheme = origin.find("://");
   const bool own = scheme != std::string_view::npos && !host.empty() &&
-                   lower(origin.substr(scheme + 3)) == lower(host);
+                   lower_ascii(origin.substr(scheme + 3)) == lower_ascii(host);
   if (origin.empty() || own || allows_origin(origin)) return {};
   return invalid_argument("pages of ", json_quote(origin.substr(0, 256)),
                           " may not use this server: name it with --cors-origin");
