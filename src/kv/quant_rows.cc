@@ -69,9 +69,7 @@ Result<std::shared_ptr<const QuantRows>> QuantRows::quantise(const PagePool& poo
   out->pages_per_head_ = static_cast<int64_t>(rows.pages(0).size());
   const int64_t page = quant_page_bytes(format, pool.page_rows(), pool.head_dim());
   RK_TRY(out->blocks_, Buffer::allocate(out->num_pages() * page, pool.memory()));
-  std::vector<std::vector<PageId>> pages;
-  for (int h = 0; h < rows.num_heads(); ++h) pages.push_back(rows.pages(h));
-  RK_RETURN_IF_ERROR(out->code(true, pool, pages, coder));
+  RK_RETURN_IF_ERROR(out->code(true, pool, rows, coder));
   return std::shared_ptr<const QuantRows>(std::move(out));
 }
 
@@ -83,19 +81,19 @@ Result<std::shared_ptr<const FrameRows>> QuantRows::expand(PagePool& pool, RowCo
     const auto begin = got.begin() + h * pages_per_head_;
     pages.emplace_back(begin, begin + pages_per_head_);
   }
-  auto rows = std::make_shared<FrameRows>(pool, 0, num_rows_, pages);  // gives them back on errors
-  RK_RETURN_IF_ERROR(code(false, pool, pages, coder));
-  return std::shared_ptr<const FrameRows>(std::move(rows));
+  // Gives the pages back on errors.
+  auto rows = std::make_shared<const FrameRows>(pool, 0, num_rows_, std::move(pages));
+  RK_RETURN_IF_ERROR(code(false, pool, *rows, coder));
+  return rows;
 }
 
-Status QuantRows::code(bool encode, const PagePool& pool,
-                       const std::vector<std::vector<PageId>>& pages, RowCoder& coder) const {
-  return pool.memory() == Memory::kCard ? code_on_card(encode, pool, pages, coder)
-                                        : code_on_host(encode, pool, pages, coder);
+Status QuantRows::code(bool encode, const PagePool& pool, const FrameRows& rows,
+                       RowCoder& coder) const {
+  return pool.memory() == Memory::kCard ? code_on_card(encode, pool, rows, coder)
+                                        : code_on_host(encode, pool, rows, coder);
 }
 
-Status QuantRows::code_on_host(bool encode, const PagePool& pool,
-                               const std::vector<std::vector<PageId>>& pages,
+Status QuantRows::code_on_host(bool encode, const PagePool& pool, const FrameRows& rows,
                                RowCoder& coder) const {
   const Codes codes = codes_of(format_);
   const int64_t k_bytes = kernels::row_block_bytes(codes.k, pool.page_rows(), pool.head_dim());
@@ -106,11 +104,11 @@ Status QuantRows::code_on_host(bool encode, const PagePool& pool,
     const float* constant =
         coder.key_bias == nullptr ? nullptr : coder.key_bias + h * pool.head_dim();
     for (int64_t p = 0; p < pages_per_head_; ++p, block += bytes) {
-      const PageId page = pages[static_cast<size_t>(h)][static_cast<size_t>(p)];
+      const PageId page = rows.pages(static_cast<int>(h))[static_cast<size_t>(p)];
       const auto first = static_cast<int32_t>(p * pool.page_rows());
-      const int32_t rows = std::min(pool.page_rows(), num_rows_ - first);
-      k.push_back({pool.k(page).data, block, constant, first, rows});
-      v.push_back({pool.v(page).data, block + k_bytes, nullptr, first, rows});
+      const int32_t num = std::min(pool.page_rows(), num_rows_ - first);
+      k.push_back({pool.k(page).data, block, constant, first, num});
+      v.push_back({pool.v(page).data, block + k_bytes, nullptr, first, num});
     }
   }
   for (const bool is_k : {true, false}) {
@@ -126,12 +124,13 @@ Status QuantRows::code_on_host(bool encode, const PagePool& pool,
   return {};
 }
 
-Status QuantRows::code_on_card(bool encode, const PagePool& pool,
-                               const std::vector<std::vector<PageId>>& pages,
+Status QuantRows::code_on_card(bool encode, const PagePool& pool, const FrameRows& rows,
                                RowCoder& coder) const {
   const Codes codes = codes_of(format_);
   std::vector<PageId> ids;
-  for (const auto& list : pages) ids.insert(ids.end(), list.begin(), list.end());
+  for (int h = 0; h < rows.num_heads(); ++h) {
+    ids.insert(ids.end(), rows.pages(h).begin(), rows.pages(h).end());
+  }
   const auto id_bytes = static_cast<int64_t>(ids.size() * sizeof(PageId));
   if (coder.page_ids.num_bytes() < id_bytes) {
     RK_RETURN_IF_ERROR(sync_stream(coder.stream));  // what reads the old ones

@@ -65,12 +65,11 @@ class QuantRows {
  private:
   explicit QuantRows(RowFormat format) : format_(format) {}
   /// Both halves, K and V, of every page: encodes pages to blocks, or decodes.
-  Status code(bool encode, const PagePool& pool, const std::vector<std::vector<PageId>>& pages,
-              RowCoder& coder) const;
-  Status code_on_host(bool encode, const PagePool& pool,
-                      const std::vector<std::vector<PageId>>& pages, RowCoder& coder) const;
-  Status code_on_card(bool encode, const PagePool& pool,
-                      const std::vector<std::vector<PageId>>& pages, RowCoder& coder) const;
+  Status code(bool encode, const PagePool& pool, const FrameRows& rows, RowCoder& coder) const;
+  Status code_on_host(bool encode, const PagePool& pool, const FrameRows& rows,
+                      RowCoder& coder) const;
+  Status code_on_card(bool encode, const PagePool& pool, const FrameRows& rows,
+                      RowCoder& coder) const;
 
   RowFormat format_;
   int32_t num_rows_ = 0;
