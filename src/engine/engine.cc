@@ -228,6 +228,7 @@ Result<CardIdentity> Engine::card_identity() const {
 
 Request Engine::through_gate(const Request& request, RequestStats& said) const {
   Request out = request;
+  if (request.mode == Mode::kDense || request.mode == Mode::kPrefix) return out;
   GateQuestion question{request.quality};
   for (const PromptSpan& span : request.spans) {
     question.prompt_tokens += static_cast<int64_t>(span.tokens.size());
@@ -236,7 +237,6 @@ Request Engine::through_gate(const Request& request, RequestStats& said) const {
   question.fit = asked_fit(request);
   question.off = shadows_->off_at(question.prompt_tokens);
   const Card* card = card_ ? &*card_ : nullptr;
-  if (request.mode == Mode::kDense || request.mode == Mode::kPrefix) return out;
   if (request.mode == Mode::kAuto) {
     const GateAnswer answer = choose_mode(card, question);
     out.mode = answer.mode;

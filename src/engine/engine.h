@@ -143,7 +143,7 @@ class Engine : public Runner {
   std::string context_root(const Request& request) const;
   kv::Digest document_key(const Request& request, std::span<const int32_t> lead,
                           std::span<const int32_t> tokens) const;
-  bool reusing(const Request& request, Mode mode) const;
+  bool reusing(Mode mode) const;
 
   /// The request with the mode that the gate lets through, and what it says about it.
   Request through_gate(const Request& request, RequestStats& said) const;

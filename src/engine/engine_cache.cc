@@ -25,8 +25,7 @@ std::string Engine::root_of(const Request& request) const {
 
 // Rows of a sequence whose heads forget rows are no dense rows, so only dense plans share prefixes;
 // and our dense baseline neither takes nor leaves any; `none` is dense over what it leaves.
-bool Engine::reusing(const Request& request, Mode mode) const {
-  (void)request;
+bool Engine::reusing(Mode mode) const {
   return mode != Mode::kDense && mode != Mode::kNone && plan_.all_global() &&
          decoder_->config().sliding_window == 0;
 }
@@ -100,7 +99,7 @@ Status Engine::start(const Request& request, const CancelFn& cancelled, Run& run
   // Rows whose logits are wanted must run: the last one, and where an answer is followed its too.
   const int32_t may_match = std::max(0, prompt.num_tokens() - 1 - request.answer_tokens);
   const auto match_prefix = [&] {
-    if (!reusing(request, run.mode) || !request.cache_read) return;
+    if (!reusing(run.mode) || !request.cache_read) return;
     available.prefix = prefixes_.match(root_of(request), prompt.ids(0, may_match));
     if (!splicing) return;
     // A document that is only partly covered is spliced whole.
@@ -113,7 +112,7 @@ Status Engine::start(const Request& request, const CancelFn& cancelled, Run& run
     }
   };
   match_prefix();
-  const bool keeps = reusing(request, run.mode) && request.cache_read && request.cache_write;
+  const bool keeps = reusing(run.mode) && request.cache_read && request.cache_write;
   if (splicing && keeps && available.prefix.num_tokens < lead) {
     // Every document needs the lead's rows: compute and keep them once.
     RK_RETURN_IF_ERROR(context_rows(request, prompt.ids(0, lead), cancelled, run).status());
@@ -147,7 +146,7 @@ Status Engine::start(const Request& request, const CancelFn& cancelled, Run& run
 void Engine::keep_exact_rows(const Request& request, Run& run) {
   if (!request.cache_write) return;
   note_pairs(request, run);
-  if (!reusing(request, run.mode)) return;
+  if (!reusing(run.mode)) return;
   // Exact to the end: what was generated is exact too.
   const Prompt& prompt = run.prompt;
   const bool whole =

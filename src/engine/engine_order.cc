@@ -20,7 +20,7 @@ class Engine::OrderFits {
         documents_(documents),
         group_begin_(before.size()),
         ids_(std::move(before)) {
-    if (engine.reusing(request, request.mode)) root_ = engine.root_of(request);
+    if (engine.reusing(request.mode)) root_ = engine.root_of(request);
     for (const PromptSpan* document : documents) {
       variants_.push_back(engine.segments_.find(
           engine.document_key(request, lead, document->tokens), document->tokens));

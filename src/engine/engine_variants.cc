@@ -35,7 +35,7 @@ std::vector<int32_t> positions(int32_t begin, int32_t end) {
 // Contexts are computed with all heads seeing everything. Where requests compute so too, the rows
 // before a document and the prefix of a prompt are the same and share one tree.
 std::string Engine::context_root(const Request& request) const {
-  return reusing(request, Mode::kPrefix) ? root_of(request) : root_of(request) + "/contexts";
+  return reusing(Mode::kPrefix) ? root_of(request) : root_of(request) + "/contexts";
 }
 
 kv::Digest Engine::document_key(const Request& request, std::span<const int32_t> lead,
