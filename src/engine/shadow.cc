@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 
+#include "base/divergence.h"
 #include "base/log.h"
 #include "base/split_mix.h"
 
@@ -15,23 +16,13 @@ int64_t bucket_of(int64_t prompt_tokens) {
       std::bit_floor(static_cast<uint64_t>(std::max<int64_t>(1, prompt_tokens))));
 }
 
-double log_sum_exp(std::span<const float> row) {
-  const double top = *std::max_element(row.begin(), row.end());
-  double sum = 0;
-  for (const float v : row) sum += std::exp(double{v} - top);
-  return top + std::log(sum);
-}
-
 }  // namespace
 
 double logits_divergence(std::span<const float> p, std::span<const float> q) {
-  const double p_sum = log_sum_exp(p), q_sum = log_sum_exp(q);
-  double kl = 0;
-  for (size_t i = 0; i < p.size(); ++i) {
-    const double log_p = p[i] - p_sum;
-    if (std::isfinite(log_p)) kl += std::exp(log_p) * (log_p - (q[i] - q_sum));
-  }
-  return std::max(kl, 0.0);
+  std::vector<float> log_p(p.begin(), p.end()), log_q(q.begin(), q.end());
+  to_log_probabilities(log_p, p.size());
+  to_log_probabilities(log_q, q.size());
+  return kl_divergence(log_p, log_q);
 }
 
 Status check_shadow_share(double share) {

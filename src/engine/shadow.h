@@ -15,7 +15,7 @@
 
 namespace rk::engine {
 
-/// KL(p || q) in nats of two rows of logits, in double. Requires: equal sizes.
+/// KL(p || q) in nats of two rows of logits. Requires: equal sizes.
 double logits_divergence(std::span<const float> p, std::span<const float> q);
 
 struct ShadowOptions {

@@ -19,6 +19,8 @@ TEST(Shadow, ADivergenceIsThatOfTheDistributions) {
   q = {1, 1, -INFINITY};
   EXPECT_EQ(logits_divergence(p, q), INFINITY);
   EXPECT_TRUE(std::isfinite(logits_divergence(q, p)));
+  const std::vector<float> broken(p.size(), NAN);
+  EXPECT_TRUE(std::isnan(logits_divergence(broken, p)));
 }
 
 TEST(Shadow, AShareIsSampledTheSameEveryTime) {

@@ -8,6 +8,7 @@
 #include <numeric>
 #include <random>
 
+#include "base/divergence.h"
 #include "main/bench_tools.h"
 #include "main/cli.h"
 #include "main/session.h"
@@ -110,8 +111,8 @@ Status measure(const TtftFlags& f, const CommonFlags& common, const Session& ses
       auto& out = dense ? dense_row : row;
       out = timer.first_logits;
       if (out.empty()) RK_RETURN_IF_ERROR(engine.evaluate(request, 1, out, nullptr));
-      rag::to_log_probabilities(out, out.size());
-      if (!dense) result.kl_sum += rag::kl_divergence(dense_row, row);
+      to_log_probabilities(out, out.size());
+      if (!dense) result.kl_sum += kl_divergence(dense_row, row);
     }
   }
   return {};

@@ -7,12 +7,12 @@
 #include <memory>
 
 #include "base/clock.h"
+#include "base/divergence.h"
 #include "main/cli.h"
 #include "main/demo_corpus.h"
 #include "main/output.h"
 #include "main/progress.h"
 #include "main/session.h"
-#include "rag/metrics.h"
 
 namespace rk::cli {
 namespace {
@@ -105,7 +105,7 @@ Result<LogProbRows> follow(Session& session, const engine::Request& base, const 
     const auto num_rows = static_cast<int64_t>(dense.size());
     RK_RETURN_IF_ERROR(session.engine->evaluate(request, num_rows, all, nullptr));
   }
-  rag::to_log_probabilities(all, static_cast<size_t>(session.engine->vocab_size()));
+  to_log_probabilities(all, static_cast<size_t>(session.engine->vocab_size()));
   return all;
 }
 
@@ -115,8 +115,8 @@ void compare(const Outcome& dense, const LogProbRows& rows, size_t vocab, Outcom
   for (size_t begin = 0; begin < dense.rows.size(); begin += vocab) {
     const auto p = std::span(dense.rows).subspan(begin, vocab);
     const auto q = std::span(rows).subspan(begin, vocab);
-    total += rag::kl_divergence(p, q);
-    out.same += rag::most_likely(p) == rag::most_likely(q);
+    total += kl_divergence(p, q);
+    out.same += most_likely(p) == most_likely(q);
   }
   out.kl = out.positions > 0 ? total / static_cast<double>(out.positions)
                              : std::numeric_limits<double>::quiet_NaN();

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/clock.h"
+#include "base/divergence.h"
 #include "kv/identity.h"
 #include "rag/metrics.h"
 #include "rag/random.h"

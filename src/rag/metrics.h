@@ -24,16 +24,6 @@ double answer_f1(std::string_view answer, std::span<const std::string> answers);
 /// not matter, "1,234" is 1234. Requires: expected is not empty.
 double needle_score(std::string_view answer, std::span<const std::string> expected);
 
-// Distributions.
-
-/// Rows of `vocab` logits become rows of log probabilities, in place. Requires: whole rows.
-void to_log_probabilities(std::span<float> rows, size_t vocab);
-/// KL(p || q) in nats from log probabilities of equal size, at least 0; entries with p = 0 (-inf)
-/// add nothing, q = 0 where p > 0 gives +inf. Accumulates in double.
-double kl_divergence(std::span<const float> log_p, std::span<const float> log_q);
-/// Index of the largest entry, the first of equals. Requires: not empty.
-int64_t most_likely(std::span<const float> log_p);
-
 // Statistics.
 
 double mean(std::span<const double> values);  ///< NaN where there are none
