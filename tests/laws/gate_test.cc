@@ -20,25 +20,13 @@ class GateTest : public testing::Test {
     ASSERT_TRUE(plain.ok()) << plain.status().message();
     const auto identity = (*plain)->card_identity();
     ASSERT_TRUE(identity.ok()) << identity.status().message();
-    card_.weights = identity->weights;
-    card_.plan = identity->plan;
-    card_.kv_dtype = identity->kv_dtype;
-    CardEntry e;
-    e.mode = Mode::kBoundary;
+    CardEntry e = measured_entry(Mode::kBoundary);
     e.boundary_rows = 5;
     e.min_tokens = 50;
-    e.max_tokens = 400;
     e.min_documents = 2;
-    e.max_documents = 3;
-    e.n = 300;
-    e.dense_score = e.mode_score = 0.5;
-    e.retained_low = e.retained_high = 1;
     e.mean_kl = 0.1;
     e.kl_high = 0.12;
-    e.needle_n = 300;
-    e.needle_loss_high = 0.01;
-    e.ttft_ratio = 0.2;
-    card_.entries = {e};
+    card_ = card_for(*identity, e);
   }
   void TearDown() override {
     std::filesystem::remove(options_.model);

@@ -14,12 +14,6 @@ class Recovery : public testing::TestWithParam<const char*> {
 INSTANTIATE_TEST_SUITE_P(Families, Recovery, testing::Values("llama", "qwen2"),
                          [](const auto& info) { return std::string(info.param); });
 
-// Lead, three documents with fresh text among them, a question; nothing aligned to pages.
-std::vector<PromptSpan> three_documents() {
-  return {fresh(21, 1),    document(37, 2), fresh(5, 3),
-          document(50, 4), document(33, 5), fresh(11, 6)};
-}
-
 TEST_P(Recovery, BoundaryOverWholeDocumentsIsDense) {
   auto e = engine();
   const auto dense = logits(*e, request(Mode::kDense, three_documents()), 11);

@@ -10,11 +10,6 @@ namespace {
 using namespace tiny;
 constexpr double kOther = 1e-3;  // at least: other rows were read, or other FFNs run
 
-// Nothing aligned to pages or steps.
-std::vector<PromptSpan> three_documents() {
-  return {fresh(21, 1),    document(37, 2), fresh(5, 3),
-          document(50, 4), document(33, 5), fresh(11, 6)};
-}
 constexpr int kDocumentRows = 37 + 50 + 33;
 
 Request redknot(double threshold = 1, int max_tokens = 8) {

@@ -12,12 +12,7 @@ using namespace tiny;
 using Rows = std::vector<std::array<int32_t, 2>>;
 constexpr double kOther = 1e-2;  // at least: another attention pattern
 
-// Lead, three documents with fresh text among them, a question; nothing aligned to pages. The first
-// document is exact; of the others 83 rows may be targets.
-std::vector<PromptSpan> three_documents() {
-  return {fresh(21, 1),    document(37, 2), fresh(5, 3),
-          document(50, 4), document(33, 5), fresh(11, 6)};
-}
+// Of three_documents(): the first is exact; of the others 83 rows may be targets.
 constexpr int kCandidates = 83, kSecond = 21 + 37 + 5, kThird = kSecond + 50;
 
 Request selective(double ratio, std::vector<PromptSpan> spans = three_documents(),

@@ -21,12 +21,6 @@ std::vector<PromptSpan> new_spans(uint32_t question) {
           fresh(9, question)};
 }
 
-int finish_idle_work(Engine& engine) {
-  int steps = 0;
-  while (engine.idle_work()) EXPECT_LT(++steps, 10000);
-  return steps;
-}
-
 std::unique_ptr<Engine> shadowed(double share = 1) {
   Engine::Options options;
   options.shadow = {share, 3};
@@ -182,22 +176,9 @@ TEST(ShadowChecks, AModeThatLeavesItsLevelIsChosenNoMore) {
   ASSERT_TRUE(plain.ok()) << plain.status().message();
   const auto identity = (*plain)->card_identity();
   ASSERT_TRUE(identity.ok()) << identity.status().message();
-  Card card;
-  card.weights = identity->weights;
-  card.plan = identity->plan;
-  card.kv_dtype = identity->kv_dtype;
-  CardEntry e;
-  e.mode = Mode::kBoundary;
+  CardEntry e = measured_entry(Mode::kBoundary);  // of a KL of 0
   e.boundary_rows = 5;
-  e.max_tokens = 400;
-  e.max_documents = 3;
-  e.n = 300;
-  e.dense_score = e.mode_score = 0.5;
-  e.retained_low = e.retained_high = 1;
-  e.needle_n = 300;
-  e.needle_loss_high = 0.01;  // and a KL of 0
-  e.ttft_ratio = 0.2;
-  card.entries = {e};
+  const Card card = card_for(*identity, e);
   options.card = options.model + ".shadow_card";
   std::ofstream(options.card) << card.to_json();
   options.shadow = {1, 3};

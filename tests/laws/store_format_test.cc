@@ -38,22 +38,6 @@ INSTANTIATE_TEST_SUITE_P(
       return std::string(info.param.family) + "_" + kv::row_format_name(info.param.format);
     });
 
-// Lead, three documents, a question.
-std::vector<PromptSpan> three(uint32_t question) {
-  return {fresh(21, 1), document(37, 2), document(50, 4), document(33, 5), fresh(11, question)};
-}
-
-std::vector<std::string> fits(const RequestStats& stats) {
-  std::vector<std::string> out;
-  for (const DocumentUse& use : stats.documents) out.emplace_back(use.fit_name());
-  return out;
-}
-
-void finish_idle_work(Engine& engine) {
-  int steps = 0;
-  while (engine.idle_work()) ASSERT_LT(++steps, 1000);
-}
-
 bool on_host() { return !test_device().is_cuda(); }
 
 // The same rows in the same steps: the same bits on the host.
@@ -217,21 +201,9 @@ TEST_P(StoreFormat, RowsOfAnotherFormatHaveAnotherName) {
   EXPECT_FALSE(a->low_precision);
   EXPECT_TRUE(b->low_precision);
   // Neither card serves the other, and a store in fewer bits is never strict whatever a card says.
-  CardEntry e;
-  e.mode = Mode::kReuse;
-  e.max_tokens = 400;
-  e.max_documents = 3;
-  e.n = 300;
-  e.dense_score = e.mode_score = 0.5;
-  e.retained_low = e.retained_high = 1;
-  e.needle_n = 300;
+  CardEntry e = measured_entry(Mode::kReuse);
   e.needle_loss_high = 0.001;
-  e.ttft_ratio = 0.2;
-  Card card;
-  card.weights = b->weights;
-  card.plan = b->plan;
-  card.kv_dtype = b->kv_dtype;
-  card.entries = {e};
+  const Card card = card_for(*b, e);
   EXPECT_EQ(level_of(e), Level::kStrict);
   EXPECT_EQ(check_card(card, *a, "card").code(), Code::kInvalidArgument);
   options.card = options.model + ".card";

@@ -203,4 +203,54 @@ inline std::string local_plan(int window, int sink) {
   return kv::HeadPlan::from_policies(kLayers, kKvHeads, heads).value().to_json();
 }
 
+/// Lead, three documents with fresh text among them, a question; nothing aligned to pages or steps.
+inline std::vector<PromptSpan> three_documents() {
+  return {fresh(21, 1),    document(37, 2), fresh(5, 3),
+          document(50, 4), document(33, 5), fresh(11, 6)};
+}
+/// Lead, three documents, a question.
+inline std::vector<PromptSpan> three(uint32_t question) {
+  return {fresh(21, 1), document(37, 2), document(50, 4), document(33, 5), fresh(11, question)};
+}
+
+inline std::vector<std::string> fits(const RequestStats& stats) {
+  std::vector<std::string> out;
+  for (const DocumentUse& use : stats.documents) out.emplace_back(use.fit_name());
+  return out;
+}
+
+/// Steps of idle work until nothing is left, fewer than `most`.
+inline int finish_idle_work(Engine& engine, int most = 1000) {
+  int steps = 0;
+  while (engine.idle_work()) {
+    if (++steps < most) continue;
+    ADD_FAILURE() << "idle work does not end in " << most << " steps";
+    break;
+  }
+  return steps;
+}
+
+/// Figures that allow everything, for prompts of up to 400 tokens and three documents.
+inline CardEntry measured_entry(Mode mode) {
+  CardEntry e;
+  e.mode = mode;
+  e.max_tokens = 400;
+  e.max_documents = 3;
+  e.n = 300;
+  e.dense_score = e.mode_score = 0.5;
+  e.retained_low = e.retained_high = 1;
+  e.needle_n = 300;
+  e.needle_loss_high = 0.01;
+  e.ttft_ratio = 0.2;
+  return e;
+}
+inline Card card_for(const CardIdentity& identity, const CardEntry& entry) {
+  Card card;
+  card.weights = identity.weights;
+  card.plan = identity.plan;
+  card.kv_dtype = identity.kv_dtype;
+  card.entries = {entry};
+  return card;
+}
+
 }  // namespace rk::engine::tiny

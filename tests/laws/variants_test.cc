@@ -16,23 +16,6 @@ class Variants : public testing::TestWithParam<const char*> {
 INSTANTIATE_TEST_SUITE_P(Families, Variants, testing::Values("llama", "qwen2"),
                          [](const auto& info) { return std::string(info.param); });
 
-std::vector<std::string> fits(const RequestStats& stats) {
-  std::vector<std::string> out;
-  for (const DocumentUse& use : stats.documents) out.emplace_back(use.fit_name());
-  return out;
-}
-
-int finish_idle_work(Engine& engine) {
-  int steps = 0;
-  while (engine.idle_work()) EXPECT_LT(++steps, 1000);
-  return steps;
-}
-
-// Lead, three documents, a question that nobody asked before.
-std::vector<PromptSpan> three(uint32_t question) {
-  return {fresh(21, 1), document(37, 2), document(50, 4), document(33, 5), fresh(11, question)};
-}
-
 TEST_P(Variants, CompanyChangesOnlyDocumentsThatAreNotExact) {
   auto e = engine();
   Request r = request(Mode::kReuse, {fresh(21, 1), document(37, 2), fresh(11, 6)});
