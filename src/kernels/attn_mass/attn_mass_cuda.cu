@@ -6,6 +6,7 @@
 
 #include "kernels/attn_mass/attn_mass_cuda.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/seg_attn/head_rows.h"
 #include "kernels/seg_attn/seg_attn_sm80.cuh"
 
 namespace rk::kernels {
@@ -340,15 +341,10 @@ Status run(const AttnMassCudaArgs& args, Stream stream) {
   }
 }
 
-bool dense_rows(const View& v) {
-  return v.rank == 3 && v.stride[2] == 1 && v.stride[1] == v.dim[2] && v.stride[0] % 8 == 0 &&
-         reinterpret_cast<uintptr_t>(v.data) % 16 == 0;
-}
-
 Status check(const AttnMassCudaArgs& a) {
   const int64_t dim = a.q.dim[2];
-  if ((a.q.dtype != DType::kBf16 && a.q.dtype != DType::kF16) || !dense_rows(a.q) ||
-      (dim != 64 && dim != 128 && dim != 256) || !dense_rows(a.k_pages) ||
+  if ((a.q.dtype != DType::kBf16 && a.q.dtype != DType::kF16) || !rows_of_heads(a.q) ||
+      (dim != 64 && dim != 128 && dim != 256) || !rows_of_heads(a.k_pages) ||
       a.k_pages.dim[1] != kPageRows || a.k_pages.dim[2] != dim || a.k_pages.dtype != a.q.dtype) {
     return invalid_argument("attn_mass_cuda: q ", a.q.describe(), ", k_pages ",
                             a.k_pages.describe(), "; wanted bf16 or f16 [T, H, 64|128|256] and ",

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "kernels/attn_mass/attn_mass_testing.h"
 #include "kernels/attn_mass/attn_mass_variants.h"
 #include "kernels/seg_attn/seg_attn_cuda_testing.h"
 
@@ -12,17 +13,6 @@ std::vector<int32_t> range(int32_t begin, int32_t end, int32_t step = 1) {
   std::vector<int32_t> out;
   for (int32_t i = begin; i < end; i += step) out.push_back(i);
   return out;
-}
-
-double sum(const std::vector<double>& x) { return std::accumulate(x.begin(), x.end(), 0.0); }
-
-double distance(const std::vector<double>& got, const std::vector<double>& want) {
-  double diff = 0.0, norm = 1e-30;
-  for (size_t i = 0; i < want.size(); ++i) {
-    diff += std::pow(got[i] - want[i], 2);
-    norm += std::pow(want[i], 2);
-  }
-  return std::sqrt(diff / norm);
 }
 
 /// Of one sequence.
@@ -155,11 +145,7 @@ class AttnMassCuda : public testing::Test {
 class AttnMassCudaShapes : public AttnMassCuda, public testing::WithParamInterface<Shape> {
  protected:
   static std::vector<HeadSight> sights(int sink, int window) {
-    std::vector<HeadSight> out;
-    for (int g = 0; g < GetParam().kv_heads; ++g) {
-      out.push_back(g % 2 == 0 ? HeadSight{} : HeadSight{sink + g, window + 3 * g});
-    }
-    return out;
+    return mixed_sights(GetParam().kv_heads, sink, window);
   }
 };
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "kernels/attn_mass/attn_mass_testing.h"
 #include "kernels/seg_attn/seg_attn_testing.h"
 
 namespace rk::kernels {
@@ -34,17 +35,6 @@ std::vector<double> mass(Problem& p, const char* variant, int positions, ThreadP
   const Status status = attn_mass(args, ctx);
   EXPECT_TRUE(status.ok()) << status.message();
   return out;
-}
-
-double sum(const std::vector<double>& x) { return std::accumulate(x.begin(), x.end(), 0.0); }
-
-double distance(const std::vector<double>& got, const std::vector<double>& want) {
-  double diff = 0.0, norm = 1e-30;
-  for (size_t i = 0; i < want.size(); ++i) {
-    diff += std::pow(got[i] - want[i], 2);
-    norm += std::pow(want[i], 2);
-  }
-  return std::sqrt(diff / norm);
 }
 
 // Every variant that runs here against the reference; answers the reference's.

@@ -12,6 +12,11 @@ Status check_pages(std::string_view op, const View& pages, int64_t dim) {
   return invalid_argument(op, ": pages ", pages.describe(), " for a head dim of ", dim);
 }
 
+bool rows_of_heads(const View& v) {
+  return v.rank == 3 && v.stride[2] == 1 && v.stride[1] == v.dim[2] && v.stride[0] % 8 == 0 &&
+         reinterpret_cast<uintptr_t>(v.data) % 16 == 0;
+}
+
 Status check_rotary(std::string_view op, const RopeView& rope, int64_t dim) {
   if (rope.rotary_dim >= 0 && rope.rotary_dim % 2 == 0 && rope.rotary_dim <= dim) return {};
   return invalid_argument(op, ": rotary_dim ", rope.rotary_dim, " does not fit head dim ", dim);

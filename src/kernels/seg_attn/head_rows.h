@@ -11,6 +11,9 @@ namespace rk::kernels {
 /// [N, P, dim] of a stored type, contiguous within a page.
 bool good_pages(const View& pages, int64_t dim);
 Status check_pages(std::string_view op, const View& pages, int64_t dim);
+/// [N, R, D] of a 16-bit type as a card reads it: heads of a token (rows of a page) one behind the
+/// other, 16-byte aligned.
+bool rows_of_heads(const View& view);
 /// The rotary part fits the head.
 Status check_rotary(std::string_view op, const RopeView& rope, int64_t dim);
 /// Every page that a run names exists in `pages` [N, P, D], and every distance that a query up to

@@ -1,6 +1,7 @@
 // Checks what the host can see of the arguments and takes the fastest variant that the card runs.
 #include <cuda_runtime.h>
 
+#include "kernels/seg_attn/head_rows.h"
 #include "kernels/seg_attn/seg_attn_cuda_variants.h"
 
 namespace rk::kernels {
@@ -17,11 +18,6 @@ constexpr CudaVariant kVariants[] = {
     {"sm90", [](int major) { return major == 9; }, seg_attn_sm90},
     {"sm80", [](int major) { return major >= 8; }, seg_attn_sm80},
 };
-
-bool rows_of_heads(const View& v) {
-  return v.rank == 3 && v.stride[2] == 1 && v.stride[1] == v.dim[2] && v.stride[0] % 8 == 0 &&
-         reinterpret_cast<uintptr_t>(v.data) % 16 == 0;
-}
 
 bool pages(const View& v, const View& q) {
   return rows_of_heads(v) && v.dim[1] == 16 && v.dim[2] == q.dim[2] && v.dtype == q.dtype;

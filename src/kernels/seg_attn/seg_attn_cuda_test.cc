@@ -84,13 +84,8 @@ class SegAttnCuda : public testing::Test {
 
 class SegAttnCudaShapes : public SegAttnCuda, public testing::WithParamInterface<Shape> {
  protected:
-  // Full heads beside heads of sinks and a window.
   static std::vector<HeadSight> sights(int sink, int window) {
-    std::vector<HeadSight> out;
-    for (int g = 0; g < GetParam().kv_heads; ++g) {
-      out.push_back(g % 2 == 0 ? HeadSight{} : HeadSight{sink + g, window + 3 * g});
-    }
-    return out;
+    return mixed_sights(GetParam().kv_heads, sink, window);
   }
 };
 

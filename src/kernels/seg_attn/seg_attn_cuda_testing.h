@@ -374,4 +374,13 @@ class SegAttnCudaProblem {
   int num_pages_ = 0;
 };
 
+/// Full heads beside heads of sinks and a window.
+inline std::vector<HeadSight> mixed_sights(int kv_heads, int sink, int window) {
+  std::vector<HeadSight> out;
+  for (int g = 0; g < kv_heads; ++g) {
+    out.push_back(g % 2 == 0 ? HeadSight{} : HeadSight{sink + g, window + 3 * g});
+  }
+  return out;
+}
+
 }  // namespace rk::kernels
