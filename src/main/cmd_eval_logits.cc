@@ -1,9 +1,9 @@
 #include <boost/json.hpp>
 #include <fstream>
 #include <iostream>
-#include <iterator>
 #include <memory>
 
+#include "base/read_file.h"
 #include "main/cli.h"
 #include "main/pull.h"
 #include "main/session.h"
@@ -70,10 +70,10 @@ Status read_options(const json::object& options, Spec& spec) {
   return {};
 }
 
+constexpr size_t kMaxSpecBytes = size_t{256} << 20;
+
 Result<Spec> read_spec(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return not_found(path, ": no such file");
-  const std::string text{std::istreambuf_iterator<char>(in), {}};
+  RK_TRY(const std::string text, read_file(path, kMaxSpecBytes));
   json::error_code error;
   json::parse_options limits;
   limits.max_depth = 16;
