@@ -304,6 +304,8 @@ int run(int argc, char** argv, std::span<const Command> commands) {
   if (const Status s = apply_config(*chosen, entries); !s.ok())
     return usage_error(where(), s.message());
   if (const Status s = check_entry(*chosen); !s.ok()) return usage_error(where(), s.message());
+  chosen->common.command_line = "redknot";
+  for (int i = 1; i < argc; ++i) chosen->common.command_line += cat(" ", argv[i]);
   const Status status = chosen->action.run();
   std::cout.flush();
   if (!status.ok()) {

@@ -33,6 +33,7 @@ struct CommonFlags {
   uint64_t seed = 0;
   bool json = false;
   std::string log_level = "warn";
+  std::string command_line;  ///< as it was given, for results: "redknot bench shapes --json"
 };
 
 enum Uses : unsigned {

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
@@ -58,11 +59,14 @@ class CardArena {
     RK_RETURN_IF_ERROR(reserve(row_bytes * num_rows));
     for (int64_t i = 0; i < num_rows; ++i) fill(i, staging() + i * row_bytes);
     ++in_flight_;
+    uploaded_bytes_ += row_bytes * num_rows;
     return copy_rows_to_card(card, card_stride, staging(), row_bytes, num_rows, stream_);
   }
   /// To be called where the stream is known to be empty.
   void all_done() { in_flight_ = 0; }
   int64_t num_bytes() const { return pinned_.num_bytes() + card_.num_bytes(); }
+  /// Bytes that went up since the last call.
+  int64_t take_uploaded_bytes() { return std::exchange(uploaded_bytes_, 0); }
 
  private:
   static constexpr int kStagings = 4;
@@ -71,7 +75,7 @@ class CardArena {
   static int64_t rounded(int64_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
   Status reserve(int64_t bytes);
   Stream stream_ = nullptr;
-  int64_t capacity_ = 0, used_ = 0;
+  int64_t capacity_ = 0, used_ = 0, uploaded_bytes_ = 0;
   int current_ = 0, in_flight_ = 0;
   Buffer pinned_, card_;
 };
@@ -86,9 +90,12 @@ class CardTables {
   };
   static Result<CardTables> create(const Shape& shape, Stream stream);
   /// Requires: `kv` has no more heads than the shape.
-  /// Brings the table of `kv` up to date and says where it lies. Of more sequences than fit the one
-  /// not used for longest loses its place. Errors: kExhausted where its list is too long.
+  /// Brings the table of `kv` up to date and says where it lies; flush() ends the updates of a
+  /// step. Of more sequences than fit the one not used for longest loses its place. Errors:
+  /// kExhausted where its list is too long.
   Result<const int32_t*> update(kv::SequenceKv& kv, CardArena& arena);
+  /// Single entries of all updated sequences go up together.
+  Status flush(CardArena& arena);
   int64_t page_stride() const { return shape_.list_pages; }
   int64_t num_bytes() const { return tables_.num_bytes(); }
 
@@ -96,7 +103,7 @@ class CardTables {
   struct Place {
     uint64_t serial = 0, used_at = 0;
   };
-  /// A few entries wherever they are, or many that follow each other.
+  /// A few entries wherever they are (with the next flush), or many that follow each other.
   Status write_few(const kv::SequenceKv& kv, std::span<const int32_t> entries, int64_t base,
                    CardArena& arena);
   Status write_many(const kv::SequenceKv& kv, int32_t begin, int32_t end, int64_t base,
@@ -105,6 +112,8 @@ class CardTables {
   Stream stream_ = nullptr;
   uint64_t clock_ = 0;
   std::vector<Place> places_;
+  std::vector<int64_t> index_;  ///< of entries that the next flush writes,
+  std::vector<int32_t> value_;  ///< and what they become
   Buffer tables_;
 };
 

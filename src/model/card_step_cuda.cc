@@ -64,6 +64,7 @@ Status CardArena::reserve(int64_t bytes) {
 Status CardArena::upload() {
   if (used_ == 0) return {};
   ++in_flight_;
+  uploaded_bytes_ += used_;
   return copy_to_card(card_.data(), staging(), used_, stream_);
 }
 
@@ -86,6 +87,7 @@ Result<const int32_t*> CardTables::update(kv::SequenceKv& kv, CardArena& arena) 
   auto place = std::ranges::find(places_, kv.serial(), &Place::serial);
   std::vector<int32_t> entries = kv.take_changes();
   if (place == places_.end()) {
+    RK_RETURN_IF_ERROR(flush(arena));  // a step that failed may have left entries of this place
     place = std::ranges::min_element(places_, {}, &Place::used_at);
     place->serial = kv.serial();
     entries.resize(static_cast<size_t>(kv.num_entries()));
@@ -125,23 +127,26 @@ Status CardTables::write_many(const kv::SequenceKv& kv, int32_t begin, int32_t e
 
 Status CardTables::write_few(const kv::SequenceKv& kv, std::span<const int32_t> entries,
                              int64_t base, CardArena& arena) {
-  std::vector<int64_t> index;
-  std::vector<int32_t> value;
-  index.reserve(entries.size() * static_cast<size_t>(shape_.num_heads));
-  value.reserve(index.capacity());
   for (int h = 0; h < kv.num_heads(); ++h) {
     const auto pages = kv.pages(static_cast<size_t>(h));
     for (const int32_t i : entries) {
-      index.push_back(base + int64_t{h} * shape_.list_pages + i);
-      value.push_back(pages[static_cast<size_t>(i)]);
+      index_.push_back(base + int64_t{h} * shape_.list_pages + i);
+      value_.push_back(pages[static_cast<size_t>(i)]);
     }
   }
+  return index_.size() < kScatterEntries ? Status() : flush(arena);
+}
+
+Status CardTables::flush(CardArena& arena) {
+  if (index_.empty()) return {};
   RK_RETURN_IF_ERROR(arena.begin());
-  RK_TRY(const int64_t* card_index, arena.add(index));
-  RK_TRY(const int32_t* card_value, arena.add(value));
+  RK_TRY(const int64_t* card_index, arena.add(index_));
+  RK_TRY(const int32_t* card_value, arena.add(value_));
   RK_RETURN_IF_ERROR(arena.upload());
-  return kernels::scatter_i32_cuda(card_index, card_value, static_cast<int64_t>(index.size()),
-                                   tables_.as<int32_t>(), stream_);
+  const auto num = static_cast<int64_t>(index_.size());
+  index_.clear();
+  value_.clear();
+  return kernels::scatter_i32_cuda(card_index, card_value, num, tables_.as<int32_t>(), stream_);
 }
 
 Result<const CardSights::Set*> CardSights::find(std::span<const kv::Visible> visible,

@@ -127,9 +127,13 @@ class Decoder {
     return key_bias_.empty() ? std::span<const float>() : key_bias_[static_cast<size_t>(layer)];
   }
   virtual int64_t workspace_bytes() const = 0;
-  /// Of the last forward pass: time until the host had handed everything to the card, ms. 0 on the
-  /// CPU.
-  virtual double host_ms() const { return 0; }
+  /// What the last forward pass cost beside the card's own work; nothing on the CPU.
+  struct HostWork {
+    double ms = 0;               ///< until everything was handed to the card
+    int64_t uploaded_bytes = 0;  ///< rows, plans and changed page tables
+    int64_t table_bytes = 0;     ///< page tables of the step's sequences, on the card
+  };
+  virtual HostWork host_work() const { return {}; }
 
  protected:
   Decoder(const ModelConfig& config, const Options& options, const Family& family);

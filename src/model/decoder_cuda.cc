@@ -77,6 +77,7 @@ Status CudaDecoder::stage(const StepInput& input, const Rows& rows, Step& step) 
     step.k_pages = s.kv->k_pages();
     step.v_pages = s.kv->v_pages();
   }
+  RK_RETURN_IF_ERROR(tables_.flush(arena_));
   RK_RETURN_IF_ERROR(arena_.begin());
   const auto num_rows = rows.tokens.size();
   step.is_decode = num_rows == num_sequences && num_rows == input.logits_rows.size() &&
@@ -419,6 +420,13 @@ Result<Decoder::PageRows> CudaDecoder::read_pages(const kv::PagePool& pool,
   return out;
 }
 
+void CudaDecoder::note_host_work(double begin_ms, const StepInput& input) {
+  host_work_ = {now_ms() - begin_ms, arena_.take_uploaded_bytes(), 0};
+  for (const StepSequence& s : input.sequences) {
+    host_work_.table_bytes += int64_t{4} * s.kv->num_heads() * s.kv->num_entries();
+  }
+}
+
 Status CudaDecoder::forward(const StepInput& input, kernels::Context& ctx) {
   const double begin_ms = now_ms();
   RK_TRY(const Rows rows, flatten(input));
@@ -430,7 +438,7 @@ Status CudaDecoder::forward(const StepInput& input, kernels::Context& ctx) {
   if (!step.is_decode) {
     RK_RETURN_IF_ERROR(run_step(rows.size(), step));
     ctx.work += linear_;
-    host_ms_ = now_ms() - begin_ms;
+    note_host_work(begin_ms, input);
     return hand_back(input, step);
   }
   auto key = step.key();
@@ -448,7 +456,7 @@ Status CudaDecoder::forward(const StepInput& input, kernels::Context& ctx) {
   }
   ctx.work += recorded_.back().linear;
   RK_RETURN_IF_ERROR(replay(recorded_.back().graph, stream_));
-  host_ms_ = now_ms() - begin_ms;
+  note_host_work(begin_ms, input);
   return hand_back(input, step);
 }
 

@@ -33,7 +33,7 @@ class CudaDecoder : public Decoder {
   Stream stream() const override { return stream_; }
   Status run_noted(kv::PagePool& pool) override;
   bool can_sample() const override { return true; }
-  double host_ms() const override { return host_ms_; }
+  HostWork host_work() const override { return host_work_; }
   int64_t workspace_bytes() const override {
     return workspace_.num_bytes() + parts_.num_bytes() + tables_.num_bytes() + arena_.num_bytes() +
            mass_.num_bytes() + mass_pinned_.num_bytes() + ffn_pinned_.num_bytes();
@@ -118,11 +118,12 @@ class CudaDecoder : public Decoder {
                 const Step& step);
   Status run_step(int64_t num_rows, const Step& step);
   Status hand_back(const StepInput& input, const Step& step);
+  void note_host_work(double begin_ms, const StepInput& input);
   Status prepare_gemm();
   View rows_of(const View& view, int64_t rows) const { return view.rows(0, rows); }
 
   Stream stream_ = nullptr;
-  double host_ms_ = 0;
+  HostWork host_work_;
   kernels::Work linear_;  ///< of the step that is being launched
   CardInfo card_;
   std::unique_ptr<kernels::GemmCuda> gemm_;

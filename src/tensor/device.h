@@ -34,6 +34,7 @@ struct CardInfo {
   int num_sms = 0;
   int64_t total_bytes = 0, free_bytes = 0;
   int driver_version = 0, runtime_version = 0;  ///< 13000 is CUDA 13.0
+  std::string bus_id;                           ///< "0000:18:00.0"
 };
 
 /// Cards this process can see; 0 without a driver or in a build without CUDA.

@@ -69,6 +69,8 @@ Result<CardInfo> open_card(int index) {
   info.free_bytes = static_cast<int64_t>(free);
   cudaDriverGetVersion(&info.driver_version);
   cudaRuntimeGetVersion(&info.runtime_version);
+  char bus_id[32] = "";
+  if (cudaDeviceGetPCIBusId(bus_id, sizeof(bus_id), index) == cudaSuccess) info.bus_id = bus_id;
   return info;
 }
 
