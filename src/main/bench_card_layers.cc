@@ -138,15 +138,16 @@ Status bench_row_ops(const KernelBench& bench, const model::ModelConfig& c, int6
 /// A layer's second half for one row, in one chain as a step has it: norm, gate and up, SwiGLU,
 /// down.
 Status bench_one_row_chain(const KernelBench& bench, GemmCuda& gemm, const model::ModelConfig& c,
-                           const char* path, Stream stream) {
-  const std::string name = cat("bf16", path[0] == '\0' ? "" : " ", path, " norm+gate_up+down M=1");
+                           CudaWeightForm form, const char* form_name, const char* path,
+                           Stream stream) {
+  const std::string name =
+      cat(form_name, path[0] == '\0' ? "" : " ", path, " norm+gate_up+down M=1");
   if (!bench.wants("layer", name)) return {};
-  constexpr int kLayers = 4;
   std::vector<std::unique_ptr<CudaWeight>> up, down;
   double bytes = 0;
-  for (uint64_t i = 0; i < kLayers; ++i) {
-    RK_TRY(auto a, gemm.random(2 * c.ffn, c.hidden, CudaWeightForm::kBf16, 2 * i, 0.01F));
-    RK_TRY(auto b, gemm.random(c.hidden, c.ffn, CudaWeightForm::kBf16, 2 * i + 1, 0.01F));
+  for (uint64_t i = 0; i < 4 || static_cast<double>(i) * bytes < kRotatedBytes; ++i) {
+    RK_TRY(auto a, gemm.random(2 * c.ffn, c.hidden, form, 2 * i, 0.01F));
+    RK_TRY(auto b, gemm.random(c.hidden, c.ffn, form, 2 * i + 1, 0.01F));
     bytes = static_cast<double>(a->num_bytes() + b->num_bytes());
     up.push_back(std::move(a));
     down.push_back(std::move(b));
@@ -163,8 +164,8 @@ Status bench_one_row_chain(const KernelBench& bench, GemmCuda& gemm, const model
   project.gate_up = View(memory.y.data(), DType::kBf16, {1, 2 * c.ffn});
   RK_RETURN_IF_ERROR(gemm.prepare(*up[0], 1, DType::kBf16, false, false));
   RK_RETURN_IF_ERROR(gemm.prepare(*down[0], 1, DType::kF32, false, true));
-  RK_TRY(const Spread ms, time_on_card(stream, kRounds, 8 * kLayers, [&](int i) {
-           const size_t layer = static_cast<size_t>(i) % kLayers;
+  RK_TRY(const Spread ms, time_on_card(stream, kRounds, 32, [&](int i) {
+           const size_t layer = static_cast<size_t>(i) % up.size();
            project.w = up[layer].get();
            RK_RETURN_IF_ERROR(gemm.run_normed(project));
            return gemm.run({hidden, down[layer].get(), View(), x, true});
@@ -186,11 +187,11 @@ Status bench_card_layers(const KernelBench& bench, const model::ModelConfig& con
     GemmCuda* gemm;
     std::vector<int64_t> rows;
   };
-  std::vector<Path> paths = {{"", gemm.get(), {1, 8, 64, step_rows}}};
+  std::vector<Path> paths = {{"", gemm.get(), {1, 2, 4, 8, 16, 64, step_rows}}};
   std::unique_ptr<GemmCuda> own, library;
   if (bench.all_paths) {
     options.few_bf16_rows = options.few_fp8_rows = options.few_quant_rows = 64;
-    options.one_row = false;
+    options.hopper_rows = false;
     RK_TRY(own, GemmCuda::create(options, stream));
     options.few_bf16_rows = options.few_fp8_rows = options.few_quant_rows = 0;
     RK_TRY(library, GemmCuda::create(options, stream));
@@ -205,9 +206,11 @@ Status bench_card_layers(const KernelBench& bench, const model::ModelConfig& con
       }
     }
   }
-  for (const Path& path : paths) {
-    if (path.gemm == own.get()) continue;
-    RK_RETURN_IF_ERROR(bench_one_row_chain(bench, *path.gemm, config, path.name, stream));
+  for (const auto& form : kForms) {
+    for (const Path& path : paths) {
+      RK_RETURN_IF_ERROR(
+          bench_one_row_chain(bench, *path.gemm, config, form.form, form.name, path.name, stream));
+    }
   }
   for (const int64_t rows : {int64_t{1}, step_rows}) {
     RK_RETURN_IF_ERROR(bench_row_ops(bench, config, rows, stream));

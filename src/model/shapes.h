@@ -10,7 +10,7 @@
 
 namespace rk::model {
 
-/// "qwen3-32b", "mistral-7b", "llama-3.3-70b". `context_tokens` replaces the trained context where
+/// The names are model_shape_names(). `context_tokens` replaces the trained context where
 /// it is longer. Errors: kNotFound naming the known ones.
 Result<ModelConfig> model_shape(std::string_view name, int64_t context_tokens = 0);
 std::span<const std::string_view> model_shape_names();

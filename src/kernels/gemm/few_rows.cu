@@ -7,12 +7,8 @@
 // The units of a weight, in order of tiles and then K, are divided evenly over the blocks. A tile
 // that several blocks share is summed by the one that finishes last, in block order.
 //
-// H200, redknot bench kernels, one row: int8 2.9 and int4 2.4 TB/s of weights on 51200x5120, about
-// 11 us + bytes at 3.1 TB/s in every form. Tried without gain: one block a multiprocessor with 8
-// stages, three with 3, six grids' worth of blocks, all of L1 as shared memory, and Hopper's bulk
-// copies for the packed units. TODO(#4): ncu on int8 counts 430 instructions a unit, 57 % of issue
-// slots busy with 1.25 warps eligible, and twice the weights' sectors at L2: fewer instructions
-// first.
+// For every card from Ampere on; on Hopper packed weights take few_codes where they can (twice the
+// instructions here: ncu counts 430 a unit of int8, 57 % of issue slots busy).
 #include <algorithm>
 
 #include "kernels/cuda/launch.cuh"
@@ -401,6 +397,16 @@ int num_multiprocessors() {
   cudaGetDevice(&card);
   cudaDeviceGetAttribute(&num, cudaDevAttrMultiProcessorCount, card);
   return std::max(num, 1);
+}
+
+bool on_hopper() {
+  static const bool hopper = [] {
+    int card = 0, major = 0;
+    return cudaGetDevice(&card) == cudaSuccess &&
+           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, card) == cudaSuccess &&
+           major == 9;
+  }();
+  return hopper;
 }
 
 int64_t few_rows_parts_bytes(int num_sms) {

@@ -73,7 +73,8 @@ class Gemm final : public GemmCuda {
 
   Status start(const Options& options) {
     num_sms_ = num_multiprocessors();
-    one_row_ = options.one_row;
+    hopper_rows_ = options.hopper_rows;
+    hopper_packed_from_ = options.hopper_packed_from;
     few_bf16_rows_ = options.few_bf16_rows;
     few_fp8_rows_ = options.few_fp8_rows;
     few_quant_rows_ = options.few_quant_rows;
@@ -203,7 +204,11 @@ class Gemm final : public GemmCuda {
                       .num_sms = num_sms_},
                      stream_);
     }
+    const bool by_codes =
+        w.pieces.size() == 1 && m <= kFewRows && few(w, m) && codes(w.pieces[0], m, a.gated);
+    if (by_codes && m <= kNormedCodeRows) return run_codes(a, w.pieces[0], true);
     RK_RETURN_IF_ERROR(rms_norm_cuda({a.x, a.norm, a.normed, a.eps}, stream_));
+    if (by_codes) return run_codes(a, w.pieces[0], false);
     RK_RETURN_IF_ERROR(run({a.normed, a.w, a.bias, a.gated ? a.gate_up : a.y, false}));
     return a.gated ? swiglu_cuda(a.gate_up, a.y, stream_) : Status();
   }
@@ -320,7 +325,7 @@ class Gemm final : public GemmCuda {
   }
 
   bool one(const Weight& w, int64_t m, bool norm) const {
-    return one_row_ && m == 1 && w.pieces.size() == 1 && one_row_can(w.pieces[0], norm);
+    return hopper_rows_ && m == 1 && w.pieces.size() == 1 && one_row_can(w.pieces[0], norm);
   }
 
   bool few(const Weight& w, int64_t m) const {
@@ -328,6 +333,29 @@ class Gemm final : public GemmCuda {
                          : w.all(CudaWeightForm::kFp8) ? few_fp8_rows_
                                                        : few_quant_rows_;
     return m <= most && std::all_of(w.pieces.begin(), w.pieces.end(), few_rows_can);
+  }
+
+  bool codes(const WeightPiece& piece, int64_t m, bool gated) const {
+    const bool pays = hopper_packed_from_ == 0 || (piece.n * piece.k >= hopper_packed_from_ &&
+                                                   (m == 1 || (m <= 4 && piece.k <= 8192)));
+    return hopper_rows_ && pays && few_codes_can(piece, m, gated);
+  }
+
+  Status run_codes(const NormedGemmArgs& a, const WeightPiece& piece, bool norm) {
+    return few_codes(piece,
+                     {.x = norm ? a.x.data : a.normed.data,
+                      .norm = norm ? a.norm.ptr<float>() : nullptr,
+                      .eps = a.eps,
+                      .m = a.x.dim[0],
+                      .bias = a.bias.ptr<float>(),
+                      .y = a.y.data,
+                      .y_stride = a.y.stride[0],
+                      .y_f32 = a.y.dtype == DType::kF32,
+                      .gated = a.gated,
+                      .parts = parts_.as<float>(),
+                      .counters = counters_.as<int32_t>(),
+                      .num_sms = num_sms_},
+                     stream_);
   }
 
   Status run_few(const GemmCudaArgs& a, const Weight& w) {
@@ -343,7 +371,24 @@ class Gemm final : public GemmCuda {
                              .parts = parts_.as<float>(),
                              .counters = counters_.as<int32_t>(),
                              .num_sms = num_sms_};
-      for (const WeightPiece& p : w.pieces) RK_RETURN_IF_ERROR(few_rows(p, args, stream_));
+      for (const WeightPiece& p : w.pieces) {
+        if (!codes(p, args.m, false)) {
+          RK_RETURN_IF_ERROR(few_rows(p, args, stream_));
+          continue;
+        }
+        RK_RETURN_IF_ERROR(few_codes(p,
+                                     {.x = args.x,
+                                      .m = args.m,
+                                      .bias = args.bias,
+                                      .y = args.y,
+                                      .y_stride = args.y_stride,
+                                      .y_f32 = y_f32,
+                                      .accumulate = a.accumulate,
+                                      .parts = args.parts,
+                                      .counters = args.counters,
+                                      .num_sms = num_sms_},
+                                     stream_));
+      }
     }
     return {};
   }
@@ -390,7 +435,8 @@ class Gemm final : public GemmCuda {
   Stream stream_;
   int num_sms_ = 0;
   int64_t few_bf16_rows_ = 0, few_fp8_rows_ = 0, few_quant_rows_ = 0;
-  bool one_row_ = true, outer_ = false, measuring_ = false;
+  int64_t hopper_packed_from_ = 0;
+  bool hopper_rows_ = true, outer_ = false, measuring_ = false;
   Buffer staging_[2], raw_[2];
   Buffer counters_, parts_, bias_, expanded_, fp8_, fp8_scale_;
 };

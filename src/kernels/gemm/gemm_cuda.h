@@ -75,7 +75,11 @@ class GemmCuda {
     /// Rows up to which our own kernel is taken, by the weights' form; defaults as measured on an
     /// H200 (redknot bench kernels): cuBLASLt streams bf16 faster at every row count but one.
     int64_t few_bf16_rows = 0, few_fp8_rows = 16, few_quant_rows = 48;
-    bool one_row = true;  ///< our own kernel for one row of bf16 weights, where it can run
+    /// Our own kernels for Hopper, where they can run: one row of bf16 weights, few rows of packed.
+    bool hopper_rows = true;
+    /// Packed weights of fewer elements, and long rows beside others, start faster in the plain
+    /// kernel: as measured on an H200 too. 0: Hopper's wherever it can run.
+    int64_t hopper_packed_from = int64_t{24} << 20;
   };
   /// Errors: kUnavailable naming libcublasLt.so.13 and where it was looked for; kExhausted.
   static Result<std::unique_ptr<GemmCuda>> create(const Options& options, Stream stream);
@@ -104,7 +108,8 @@ class GemmCuda {
   /// small.
   virtual Status run(const GemmCudaArgs& args) = 0;
 
-  /// The same with what stands around a layer's products: one kernel where there is one row.
+  /// The same with what stands around a layer's products: one kernel where there is one row, two
+  /// where there are few and packed weights.
   virtual Status run_normed(const NormedGemmArgs& args) = 0;
 
   /// out[i] = row ids[i] of w as f32 [num, K]: the embedding lookup. ids on the card; an id outside

@@ -46,8 +46,30 @@ Status one_row(const WeightPiece& piece, const OneRowArgs& args, Stream stream);
 /// Hopper, plain bf16 rows, K that shared memory holds (and registers, where x is normed).
 bool one_row_can(const WeightPiece& piece, bool norm);
 
+struct FewCodesArgs {
+  const void* x = nullptr;      ///< [m, k] bf16, or f32 where it is normed; rows contiguous
+  const float* norm = nullptr;  ///< [k]: rows of x are RMS-normed by it first; or null
+  float eps = 0.0F;
+  int64_t m = 0;
+  const float* bias = nullptr;  ///< [N] of the weight, or null; not with `gated`
+  void* y = nullptr;            ///< [m, N] bf16 or f32; [m, N / 2] where gated
+  int64_t y_stride = 0;
+  bool y_f32 = false, accumulate = false;
+  bool gated = false;           ///< y = silu(first half of the rows) * second half; of one piece
+  float* parts = nullptr;       ///< as few_rows
+  int32_t* counters = nullptr;  ///< as few_rows
+  int num_sms = 132;
+};
+inline constexpr int kNormedCodeRows = 2;  ///< most rows that are normed inside
+/// y = x w^T (+ bias) for one packed piece, x in 16 bits with a scale for 32 elements.
+/// Requires: few_codes_can(piece, m, gated); with a norm, m <= kNormedCodeRows.
+Status few_codes(const WeightPiece& piece, const FewCodesArgs& args, Stream stream);
+/// Hopper, and x fits shared memory beside the rings.
+bool few_codes_can(const WeightPiece& piece, int64_t m, bool gated);
+
 /// Of the thread's current card.
 int num_multiprocessors();
+bool on_hopper();
 
 /// How the blocks share the work: block b takes units [b*units/grid, (b+1)*units/grid) of the
 /// tile-major order. Pure.

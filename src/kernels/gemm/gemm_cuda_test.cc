@@ -20,7 +20,8 @@ GemmCuda* engine() {
                                              .fp8_elements = int64_t{4} << 20,
                                              .few_bf16_rows = 16,
                                              .few_fp8_rows = 16,
-                                             .few_quant_rows = 40},
+                                             .few_quant_rows = 40,
+                                             .hopper_packed_from = 0},
                                             test_stream());
   return made.ok() ? made->get() : nullptr;
 }
@@ -177,10 +178,10 @@ TEST(GemmCuda, NormedAndGated) {
                              {2 * 1003, 4096},
                              {30, 8192},
                              {32, 16384}}) {
-    for (const DType dtype : {DType::kBf16, DType::kQ8_0}) {
+    for (const DType dtype : {DType::kBf16, DType::kQ8_0, DType::kQ4_1}) {
       const HostWeight w = host_weight(dtype, n, k, 22);
       const auto card = engine()->upload({&w.view, 1}, engine()->compact_form(dtype)).value();
-      for (const int64_t m : {1, 3}) {
+      for (const int64_t m : {1, 2, 3, 11}) {
         SCOPED_TRACE(cat(dtype_name(dtype), " m=", m, " n=", n, " k=", k));
         EXPECT_LT(normed_error(*card, w.values, m, false, false), kBf16);
         EXPECT_LT(normed_error(*card, w.values, m, false, true), kBf16);
@@ -194,6 +195,54 @@ TEST(GemmCuda, NormedAndGated) {
   NormedGemmArgs args{.x = x.view(DType::kF32, {1, 64}), .w = card.get(), .gated = true};
   args.y = x.view(DType::kBf16, {1, 31});
   EXPECT_EQ(engine()->run_normed(args).code(), Code::kInvalidArgument);
+}
+
+// Few rows of packed weights take a kernel of their own on Hopper: more tiles than blocks and
+// fewer, ends within a tile and a unit, warps that share a tile, that begin amid one and end amid
+// another.
+TEST(GemmCuda, FewRowsOfPackedWeights) {
+  NEEDS_GEMM();
+  for (const auto& [n, k] : {std::pair<int64_t, int64_t>{33, 1024},
+                             {31, 8192},
+                             {2113, 1280},
+                             {4500, 768},
+                             {200, 25600},
+                             {9000, 512}}) {
+    for (const DType dtype : {DType::kQ4_K, DType::kQ8_0, DType::kQ6_K}) {
+      const HostWeight w = host_weight(dtype, n, k, 24);
+      const auto card = engine()->upload({&w.view, 1}, engine()->compact_form(dtype)).value();
+      for (const int64_t m : {1, 2, 4, 5, 8, 13, 16}) {
+        const Case c{m, n, k, m % 2 == 0, m % 3 == 1, m % 4 == 0, 8};
+        SCOPED_TRACE(cat(dtype_name(dtype), " ", describe(c)));
+        EXPECT_LT(error_of(*card, w.values, c), kBf16);
+      }
+    }
+  }
+}
+
+// What is not finite in a row of x stays in that row, and is seen in all of it.
+TEST(GemmCuda, PackedWeightsPassOnWhatIsNotFinite) {
+  NEEDS_GEMM();
+  const int64_t n = 256, k = 512, m = 3;
+  for (const DType dtype : {DType::kQ4_1, DType::kQ8_0, DType::kQ6_K}) {
+    const HostWeight w = host_weight(dtype, n, k, 25);
+    const auto card = engine()->upload({&w.view, 1}, engine()->compact_form(dtype)).value();
+    for (const float bad : {NAN, INFINITY}) {
+      auto x = normal_values(m * k, 26);
+      x[k + 77] = bad;
+      const CardArray<uint16_t> card_x(to_bf16(x));
+      const CardArray<float> y(m * n);
+      ASSERT_TRUE(engine()
+                      ->run({.x = card_x.view(DType::kBf16, {m, k}),
+                             .w = card.get(),
+                             .y = y.view(DType::kF32, {m, n})})
+                      .ok());
+      const auto got = y.host();
+      for (int64_t i = 0; i < m * n; ++i) {
+        ASSERT_EQ(std::isfinite(got[i]), i / n != 1) << dtype_name(dtype) << " at " << i;
+      }
+    }
+  }
 }
 
 TEST(GemmCuda, BlockFormatsKeepTheirValues) {
@@ -213,12 +262,13 @@ TEST(GemmCuda, BlockFormatsKeepTheirValues) {
 
 TEST(GemmCuda, FewRowsSumInF32) {
   NEEDS_GEMM();
-  // With f32 results little is lost: bf16 weights exactly, codes but for the sums' rounding.
+  // With f32 results little is lost: bf16 weights exactly, codes but for the sums' rounding and x's
+  // to 16 bits beside the largest of 32.
   const int64_t n = 96, k = 4096;
   for (const DType dtype : {DType::kBf16, DType::kQ8_0, DType::kQ4_1}) {
     const HostWeight w = host_weight(dtype, n, k, 3);
     const auto card = engine()->upload({&w.view, 1}, engine()->compact_form(dtype)).value();
-    EXPECT_LT(error_of(*card, w.values, {.m = 3, .n = n, .k = k, .y_f32 = true}), 2e-5)
+    EXPECT_LT(error_of(*card, w.values, {.m = 3, .n = n, .k = k, .y_f32 = true}), 4e-5)
         << dtype_name(dtype);
   }
 }
@@ -288,20 +338,22 @@ TEST(GemmCuda, Fp8IsAsGoodAsItsThreeBits) {
 TEST(GemmCuda, SharedTilesSumTheSameEveryTime) {
   NEEDS_GEMM();
   const int64_t n = 64, k = 8192;  // few tiles, long K: every tile is summed by several blocks
-  const auto w = engine()->random(n, k, CudaWeightForm::kInt4G32, 1, 0.05F).value();
-  const CardArray<uint16_t> x(to_bf16(normal_values(5 * k, 10)));
-  const CardArray<float> y(5 * n);
-  std::vector<float> first;
-  for (int i = 0; i < 20; ++i) {
-    ASSERT_TRUE(
-        engine()
-            ->run(
-                {.x = x.view(DType::kBf16, {5, k}), .w = w.get(), .y = y.view(DType::kF32, {5, n})})
-            .ok());
-    if (i == 0) first = y.host();
-    ASSERT_EQ(y.host(), first);
+  for (const auto form : {CudaWeightForm::kInt4G32, CudaWeightForm::kFp8}) {
+    const auto w = engine()->random(n, k, form, 1, 0.05F).value();
+    const CardArray<uint16_t> x(to_bf16(normal_values(5 * k, 10)));
+    const CardArray<float> y(5 * n);
+    std::vector<float> first;
+    for (int i = 0; i < 20; ++i) {
+      ASSERT_TRUE(engine()
+                      ->run({.x = x.view(DType::kBf16, {5, k}),
+                             .w = w.get(),
+                             .y = y.view(DType::kF32, {5, n})})
+                      .ok());
+      if (i == 0) first = y.host();
+      ASSERT_EQ(y.host(), first);
+    }
+    EXPECT_TRUE(std::all_of(first.begin(), first.end(), [](float v) { return std::isfinite(v); }));
   }
-  EXPECT_TRUE(std::all_of(first.begin(), first.end(), [](float v) { return std::isfinite(v); }));
 }
 
 TEST(GemmCuda, RandomWeightsHaveTheirDeviation) {

@@ -232,13 +232,7 @@ Status launch(Params p, int num_sms, Stream stream) {
 }  // namespace
 
 bool one_row_can(const WeightPiece& piece, bool norm) {
-  static const bool hopper = [] {
-    int card = 0, major = 0;
-    return cudaGetDevice(&card) == cudaSuccess &&
-           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, card) == cudaSuccess &&
-           major == 9;
-  }();
-  return hopper && piece.form == CudaWeightForm::kBf16 && piece.k % 8 == 0 &&
+  return on_hopper() && piece.form == CudaWeightForm::kBf16 && piece.k % 8 == 0 &&
          piece.k <= (norm ? kMaxNormed : kOneRowMaxK) && piece.n < (1 << 30);
 }
 
