@@ -176,7 +176,7 @@ class BenchRagTest(unittest.TestCase):
         self.assertIsNone(self.group("reuse", "data", summary)["needle_loss_bound"])
         table = self.bench(self.folder / "set", "--data", str(path), samples=0)
         self.assertEqual(table.returncode, 0)
-        self.assertRegex(table.stdout, re.compile(r"^own +data +boundary:8 +2 ", re.M))
+        self.assertRegex(table.stdout, re.compile(r"^512 +data +boundary:8 +2 ", re.M))
 
     def test_bad_sets_write_nothing(self):
         path = self.folder / "bad.jsonl"

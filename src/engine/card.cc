@@ -172,22 +172,6 @@ json::object write_entry(const CardEntry& e) {
   return out;
 }
 
-bool covers(const CardEntry& e, const GateQuestion& q) {
-  return q.prompt_tokens >= e.min_tokens && q.prompt_tokens <= e.max_tokens &&
-         q.num_documents >= e.min_documents && q.num_documents <= e.max_documents && q.fit <= e.fit;
-}
-
-Setting setting_of(const CardEntry& e) { return setting_of(e.mode, e.ratio, e.boundary_rows); }
-
-// Why what a card says of an entry is not believed; null where it is.
-const SwitchedOff* off(const CardEntry& e, const GateQuestion& q) {
-  const Level level = level_of(e);
-  for (const SwitchedOff& one : q.off) {
-    if (one.setting == setting_of(e) && level >= one.from) return &one;
-  }
-  return nullptr;
-}
-
 // Bits of the mantissa; 0 for what is none of the plain kinds of rows: those compare to nothing.
 int row_precision(std::string_view kv_dtype) {
   if (kv_dtype == "f32") return 23;
@@ -213,22 +197,6 @@ double kl_bound(Level level) {
     if (b.level == level) return b.kl;
   }
   return INFINITY;
-}
-
-Setting setting_of(Mode mode, double ratio, int boundary_rows) {
-  return {mode, has_share(mode) ? ratio : 0, mode == Mode::kBoundary ? boundary_rows : 0};
-}
-
-std::string setting_name(const Setting& s) {
-  std::string out = mode_name(s.mode);
-  if (has_share(s.mode)) out += cat(":", s.ratio);
-  if (s.mode == Mode::kBoundary) out += cat(":", s.boundary_rows);
-  return out;
-}
-
-std::string describe(const SwitchedOff& off) {
-  return cat(setting_name(off.setting), " is switched off: shadow checks saw a mean KL of ", off.kl,
-             " (bound, n ", off.n, "), ", level_name(off.from), " allows ", kl_bound(off.from));
 }
 
 Level level_of(const CardEntry& e) {
@@ -347,62 +315,6 @@ Result<std::optional<Card>> find_cards(std::span<const std::string> folders,
     }
   }
   return found;
-}
-
-Level level_of_mode(const Card* card, const GateQuestion& q, Mode mode, double ratio,
-                    int boundary_rows) {
-  Level best = Level::kNone;
-  if (card == nullptr) return best;
-  for (const CardEntry& e : card->entries) {
-    const bool same = e.mode == mode && (!has_share(mode) || e.ratio == ratio) &&
-                      (mode != Mode::kBoundary || e.boundary_rows == boundary_rows);
-    if (same && covers(e, q) && off(e, q) == nullptr) best = std::max(best, level_of(e));
-  }
-  return best;
-}
-
-GateAnswer choose_mode(const Card* card, const GateQuestion& q) {
-  GateAnswer out;
-  if (card == nullptr) {
-    out.reason = "no card: exact reuse only";
-    return out;
-  }
-  const CardEntry* best = nullptr;
-  const auto rank = [](const CardEntry& e) {
-    return std::tuple(e.ttft_ratio, -static_cast<int>(level_of(e)));
-  };
-  bool any_covers = false;
-  const CardEntry* passed_over = nullptr;
-  for (const CardEntry& e : card->entries) {
-    if (!covers(e, q)) continue;
-    any_covers = true;
-    if (level_of(e) < q.level) continue;
-    if (off(e, q) != nullptr) {
-      if (passed_over == nullptr || rank(e) < rank(*passed_over)) passed_over = &e;
-      continue;
-    }
-    if (best == nullptr || rank(e) < rank(*best)) best = &e;
-  }
-  std::string why_not;
-  if (passed_over != nullptr && (best == nullptr || rank(*passed_over) < rank(*best))) {
-    why_not = cat("; ", describe(*off(*passed_over, q)));
-  }
-  if (best == nullptr) {
-    out.reason = any_covers ? cat("no mode on the card reaches ", level_name(q.level), " at ",
-                                  q.prompt_tokens, " tokens and ", q.num_documents, " documents")
-                            : cat("the card covers no prompt of ", q.prompt_tokens, " tokens and ",
-                                  q.num_documents, " documents at fit ", fit_name(q.fit));
-    out.reason += why_not;
-    return out;
-  }
-  out.mode = best->mode;
-  out.ratio = best->ratio;
-  out.boundary_rows = best->boundary_rows;
-  out.level = level_of(*best);
-  out.reason = cat(setting_name(setting_of(*best)), " reaches ", level_name(out.level),
-                   " (KL at most ", best->kl_high, ", needle loss at most ", best->needle_loss_high,
-                   ", n ", best->n, ")", why_not);
-  return out;
 }
 
 }  // namespace rk::engine

@@ -1,6 +1,6 @@
-// A card: how faithful each lossy mode was measured to be on one model under one head plan, and the
-// gate that reads it (spec A8). A card states figures; what level they reach is decided here and
-// nowhere else. Immutable values; pure functions but for load().
+// A card: how faithful each lossy mode was measured to be on one model under one head plan (spec
+// A8). A card states figures; what level they reach is decided here and nowhere else; the gate
+// (engine/gate.h) chooses by them. Immutable values; pure functions but for load().
 #pragma once
 
 #include <cstdint>
@@ -80,53 +80,5 @@ Result<std::optional<Card>> find_cards(std::span<const std::string> folders,
 
 /// Upper bound of the mean KL that a level allows; infinite for kNone.
 double kl_bound(Level level);
-
-/// A lossy mode with its number; the numbers of other modes are 0.
-struct Setting {
-  Mode mode = Mode::kReuse;
-  double ratio = 0;
-  int boundary_rows = 0;
-  bool operator==(const Setting&) const = default;
-};
-Setting setting_of(Mode mode, double ratio, int boundary_rows);
-std::string setting_name(const Setting& setting);  ///< "selective:0.15"
-
-/// A setting whose divergence left a level while it served (engine/shadow.h): what a card says of
-/// it is not believed for that level and more faithful ones.
-struct SwitchedOff {
-  Setting setting;
-  Level from = Level::kFast;
-  double kl = 0;  ///< the bound of the mean that was seen
-  int64_t n = 0;  ///< in so many checks
-};
-
-/// One line with both numbers.
-std::string describe(const SwitchedOff& off);
-
-/// What a prompt asks of the gate.
-struct GateQuestion {
-  Level level = Level::kStrict;
-  int64_t prompt_tokens = 0;
-  int num_documents = 0;
-  Fit fit = Fit::kLead;
-  std::vector<SwitchedOff> off = {};  ///< at this prompt's length
-};
-/// What the gate lets through.
-struct GateAnswer {
-  Mode mode = Mode::kPrefix;
-  double ratio = 0;
-  int boundary_rows = 0;
-  Level level = Level::kStrict;  ///< what the chosen setting reaches
-  std::string reason;            ///< one line: which entry, or what none of them reached
-};
-/// The fastest entry (least ttft_ratio; ties: the more faithful, then the first) that covers the
-/// prompt and reaches the level; exact prefix reuse where there is none, and always for kStrict
-/// without an entry. An entry measured at a worse fit covers a better one. Pure.
-GateAnswer choose_mode(const Card* card, const GateQuestion& question);
-
-/// The most faithful level that a covering entry of exactly this setting reaches; kNone without
-/// one. `ratio` matters where has_share() only, `boundary_rows` to kBoundary. Pure.
-Level level_of_mode(const Card* card, const GateQuestion& question, Mode mode, double ratio,
-                    int boundary_rows);
 
 }  // namespace rk::engine

@@ -8,42 +8,12 @@
 #include <filesystem>
 #include <fstream>
 
+#include "engine/card_testing.h"
+
 namespace rk::engine {
 namespace {
 
 using testing::HasSubstr;
-
-CardEntry entry(Mode mode, double kl_high, double needle_loss_high, double ttft_ratio) {
-  CardEntry e;
-  e.mode = mode;
-  e.ratio = mode == Mode::kSelective ? 0.3 : 0;
-  e.min_tokens = 1000;
-  e.max_tokens = 8000;
-  e.min_documents = 2;
-  e.max_documents = 10;
-  e.data = "mk";
-  e.n = 200;
-  e.dense_score = 0.8;
-  e.mode_score = 0.79;
-  e.retained_low = 0.95;
-  e.retained_high = 1.02;
-  e.mean_kl = kl_high / 2;
-  e.kl_high = kl_high;
-  e.p95_kl = 4 * kl_high;
-  e.top1 = 0.95;
-  e.agreement = 0.7;
-  e.needle_n = 200;
-  e.needle_loss_high = needle_loss_high;
-  e.ttft_ratio = ttft_ratio;
-  return e;
-}
-
-Card card() {
-  Card c{"tiny", "ab12", "cd34", "f16", "commit 1", {}};
-  c.entries = {entry(Mode::kReuse, 0.4, 0.5, 0.02), entry(Mode::kSelective, 0.049, 0.05, 0.35),
-               entry(Mode::kBoundary, 0.14, 0.15, 0.1)};
-  return c;
-}
 
 // Spec A8, each bound at and just above its value.
 TEST(Card, LevelsFollowTheBounds) {
@@ -199,45 +169,6 @@ TEST_F(CardFolder, EveryCardOfThisEngineCounts) {
   ASSERT_TRUE(found.ok() && found->has_value());
   EXPECT_EQ((*found)->entries.size(), 6U);
   EXPECT_EQ(asked_, 1);
-}
-
-TEST(Gate, TheFastestEntryThatReachesTheLevelIsServed) {
-  const Card c = card();
-  const auto ask = [&](Level level, int64_t tokens = 4000, int documents = 4,
-                       Fit fit = Fit::kLead) {
-    return choose_mode(&c, {level, tokens, documents, fit});
-  };
-  EXPECT_EQ(ask(Level::kFast).mode, Mode::kBoundary);  // reuse is faster and reaches nothing
-  EXPECT_EQ(ask(Level::kBalanced).mode, Mode::kSelective);
-  EXPECT_EQ(ask(Level::kBalanced).ratio, 0.3);
-  EXPECT_EQ(ask(Level::kBalanced).level, Level::kBalanced);
-  EXPECT_EQ(ask(Level::kStrict).mode, Mode::kPrefix);
-  EXPECT_THAT(ask(Level::kStrict).reason, HasSubstr("no mode on the card reaches strict"));
-  EXPECT_EQ(ask(Level::kFast, 4000, 4, Fit::kPredecessor).mode, Mode::kBoundary);  // a better fit
-  const std::tuple<int64_t, int, Fit> uncovered[] = {{999, 4, Fit::kLead},
-                                                     {8001, 4, Fit::kLead},
-                                                     {4000, 1, Fit::kLead},
-                                                     {4000, 11, Fit::kLead},
-                                                     {4000, 4, Fit::kOtherLead}};
-  for (const auto& [tokens, documents, fit] : uncovered) {
-    const GateAnswer answer = ask(Level::kFast, tokens, documents, fit);
-    EXPECT_EQ(answer.mode, Mode::kPrefix);
-    EXPECT_THAT(answer.reason, HasSubstr("covers no prompt"));
-  }
-  EXPECT_EQ(choose_mode(nullptr, {Level::kFast, 4000, 4, Fit::kLead}).mode, Mode::kPrefix);
-}
-
-TEST(Gate, AModeNamedByHandPassesOnlyAtTheMeasuredSetting) {
-  const Card c = card();
-  const GateQuestion here{Level::kFast, 4000, 4, Fit::kLead};
-  EXPECT_EQ(level_of_mode(&c, here, Mode::kSelective, 0.3, 0), Level::kBalanced);
-  EXPECT_EQ(level_of_mode(&c, here, Mode::kSelective, 0.2, 0), Level::kNone);
-  EXPECT_EQ(level_of_mode(&c, here, Mode::kBoundary, 0, 0), Level::kFast);
-  EXPECT_EQ(level_of_mode(&c, here, Mode::kBoundary, 0, 8), Level::kNone);
-  EXPECT_EQ(level_of_mode(&c, here, Mode::kReuse, 0, 0), Level::kNone);
-  EXPECT_EQ(level_of_mode(&c, {Level::kFast, 90000, 4, Fit::kLead}, Mode::kBoundary, 0, 0),
-            Level::kNone);
-  EXPECT_EQ(level_of_mode(nullptr, here, Mode::kBoundary, 0, 0), Level::kNone);
 }
 
 }  // namespace

@@ -17,6 +17,7 @@
 #include "engine/card.h"
 #include "engine/cost.h"
 #include "engine/document_ffn.h"
+#include "engine/gate.h"
 #include "engine/request.h"
 #include "engine/service.h"
 #include "engine/shadow.h"

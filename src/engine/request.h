@@ -17,7 +17,7 @@ namespace rk::engine {
 /// Recovery modes (spec A5), and rivals to compare them with: kBoundary is EPIC; kRandom and
 /// kCacheblend recompute as many rows as kSelective, chosen otherwise (engine_select.cc); kNone
 /// leaves the documents out of the prompt. kRedknot is the published system's: heads that the
-/// plan calls local keep the documents' stored rows. kAuto: the gate chooses (engine/card.h).
+/// plan calls local keep the documents' stored rows. kAuto: the gate chooses (engine/gate.h).
 enum class Mode {
   kDense,
   kPrefix,

@@ -11,7 +11,7 @@
 #include <tuple>
 #include <vector>
 
-#include "engine/card.h"
+#include "engine/gate.h"
 
 namespace rk::engine {
 

@@ -66,7 +66,7 @@ void print_rag_summary(const rag::Summary& summary, const std::string& folder, b
   for (const rag::Group& g : summary.groups) {
     const auto n = [](double v) { return rag::short_number(v); };
     table.push_back(
-        {g.length_tokens == 0 ? "own" : cat(g.length_tokens), g.task, g.mode, cat(g.num_samples),
+        {cat(g.length_tokens), g.task, g.mode, cat(g.num_samples),
          n(g.score.value), g.kl ? n(g.kl->value) : "-", g.kl ? n(g.kl->interval.high) : "-",
          g.same_top1 ? percent(*g.same_top1) : "-", percent(g.same_answer),
          g.needle_loss_bound ? cat(g.needle_lost, "/", g.needle_found) : "-", n(g.ttft_ms),

@@ -229,7 +229,8 @@ Result<SampleResult> Comparer::compare(const Sample& sample, size_t turn) {
                    .question = sample.question,
                    .answers = sample.answers,
                    .config = options_.config,
-                   .length_tokens = sample.length_tokens,
+                   .length_tokens = sample.length_tokens > 0 ? sample.length_tokens
+                                                             : length_class(count_tokens(spans)),
                    .prompt_tokens = count_tokens(spans),
                    .num_documents = static_cast<int64_t>(sample.documents.size()),
                    .needle = sample.needle,

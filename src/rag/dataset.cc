@@ -46,7 +46,7 @@ class LineReader {
       return invalid_argument(where_, ": ", kind_name(value), ", an object wanted");
     }
     const json::object& object = value.get_object();
-    Sample sample{.task = "data", .needle = false};
+    Sample sample{.task = kDataTask, .needle = false};
     RK_TRY(sample.id, id(object));
     RK_TRY(sample.question, text(object, "question", "question"));
     RK_RETURN_IF_ERROR(answers(object, sample.answers));

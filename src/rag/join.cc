@@ -175,7 +175,7 @@ Status take_times(const Summary& alone, Summary& summary) {
     const Group* times = nullptr;  // of all tasks, or of the only one
     for (const Group& other : alone.groups) {
       const bool same = other.mode == g.mode && other.length_tokens == g.length_tokens;
-      if (same && (times == nullptr || other.task == "all")) times = &other;
+      if (same && (times == nullptr || other.task == kAllTasks)) times = &other;
     }
     if (times == nullptr) {
       return invalid_argument("times: none of mode ", g.mode, " at ", g.length_tokens, " tokens");
@@ -195,7 +195,7 @@ Status take_times(const Summary& alone, Summary& summary) {
 Status take_facts(const Summary& facts, Summary& summary) {
   bool any = false;
   for (Group& g : summary.groups) {
-    if (g.task != "all") continue;
+    if (g.task != kAllTasks) continue;
     for (const Group& other : facts.groups) {
       if (other.task != kPlantedFactTask || other.mode != g.mode ||
           other.length_tokens != g.length_tokens) {

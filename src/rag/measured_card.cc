@@ -4,6 +4,7 @@
 #include <set>
 
 #include "rag/mode_spec.h"
+#include "rag/tasks.h"
 
 namespace rk::rag {
 namespace {
@@ -17,17 +18,34 @@ std::string field(const Fields& fields, const char* name) {
   return "";
 }
 
-// A measurement speaks for easier prompts too: shorter ones down to the next length that was
-// measured itself (half of the least), and fewer documents. Divergence grows with both
-// (docs/bench-rag.md).
+bool same_setting(const engine::CardEntry& a, const engine::CardEntry& b) {
+  return a.mode == b.mode && a.ratio == b.ratio && a.boundary_rows == b.boundary_rows;
+}
+
+// A measurement speaks for easier prompts too: shorter ones down to the next length that the same
+// kind of data was measured at (half of the least), and fewer documents. Divergence grows with both
+// (docs/bench-rag.md). Data without planted facts can only forbid (engine/gate.h), so it speaks as
+// far as the next entry with facts does.
 void cover_easier(engine::Card& card) {
   const std::vector<engine::CardEntry> measured = card.entries;
   for (engine::CardEntry& e : card.entries) {
+    const bool facts = e.needle_n > 0;
     int64_t shorter = 0;
+    const engine::CardEntry* next = nullptr;
     for (const engine::CardEntry& other : measured) {
-      const bool same =
-          other.mode == e.mode && other.ratio == e.ratio && other.boundary_rows == e.boundary_rows;
-      if (same && other.max_tokens < e.min_tokens) shorter = std::max(shorter, other.max_tokens);
+      if (!same_setting(e, other)) continue;
+      const bool speaks = other.needle_n > 0;
+      if (speaks == facts && other.max_tokens < e.min_tokens) {
+        shorter = std::max(shorter, other.max_tokens);
+      }
+      if (speaks && other.max_tokens >= e.max_tokens &&
+          (next == nullptr || other.max_tokens < next->max_tokens)) {
+        next = &other;
+      }
+    }
+    if (!facts && next != nullptr) {
+      e.max_tokens = next->max_tokens;
+      e.max_documents = std::max(e.max_documents, next->max_documents);
     }
     e.min_tokens = shorter > 0 ? shorter + 1 : e.min_tokens / 2;
     e.min_documents = std::min(e.min_documents, kLeastDocuments);
@@ -41,6 +59,7 @@ void set_range(const std::vector<const SampleResult*>& results, const Group& g,
   std::set<std::string> tasks;
   for (const SampleResult* r : results) {
     if (r->length_tokens != g.length_tokens) continue;
+    if (g.task == kAllTasks ? r->task == kDataTask : r->task != g.task) continue;
     const auto documents = static_cast<int>(r->num_documents);
     entry.min_tokens = first ? r->prompt_tokens : std::min(entry.min_tokens, r->prompt_tokens);
     entry.max_tokens = std::max(entry.max_tokens, r->prompt_tokens);
@@ -68,13 +87,14 @@ engine::Card measured_card(const Summary& summary, const std::vector<const Sampl
   card.kv_dtype = identity.kv_dtype;
   card.provenance = cat("commit ", field(summary.configuration.fields, "commit"), "; ",
                         field(summary.provenance, "command"));
-  std::set<int64_t> several_tasks;  // lengths with a group over all of their tasks
+  std::set<int64_t> several_tasks;  // lengths with a group over all generated tasks
   for (const Group& g : summary.groups) {
-    if (g.task == "all") several_tasks.insert(g.length_tokens);
+    if (g.task == kAllTasks) several_tasks.insert(g.length_tokens);
   }
   for (const Group& g : summary.groups) {
     const auto spec = parse_mode_spec(g.mode);
-    const bool whole = g.task == "all" || several_tasks.count(g.length_tokens) == 0;
+    const bool whole =
+        g.task == kAllTasks || g.task == kDataTask || several_tasks.count(g.length_tokens) == 0;
     if (!whole || !spec.ok() || !g.kl) continue;
     engine::Request setting;
     spec->apply(setting);

@@ -1,5 +1,6 @@
-// From a bench to the card that the gate reads (spec A8): one entry per mode and length, over all
-// tasks of that length together, claiming no length and no number of documents but those measured.
+// From a bench to the card that the gate reads (spec A8): one entry per mode and length over all
+// generated tasks of that length together, and one over the user's samples (decision 0010 and
+// 0011).
 #pragma once
 
 #include <string>

@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "engine/gate.h"
+#include "rag/tasks.h"
+
 namespace rk::rag {
 namespace {
 
@@ -83,6 +86,43 @@ TEST(MeasuredCard, ALongerMeasurementCoversWhatLiesBetweenItAndTheNextShorterOne
   const bool first_is_short = card.entries[0].max_tokens < 5000;
   EXPECT_EQ(card.entries[first_is_short ? 0 : 1].max_tokens, 3908);
   EXPECT_EQ(card.entries[first_is_short ? 1 : 0].min_tokens, 3909);
+}
+
+// Samples of the user's: an entry of their own, up to where the planted facts were measured.
+TEST(MeasuredCard, DataStandsBesideThePlantedFacts) {
+  std::vector<SampleResult> samples;
+  for (int i = 0; i < 200; ++i) {
+    samples.push_back(sample(i, 0.02, false));
+    if (i % 2 == 0) continue;
+    SampleResult& r = samples.back();
+    r.task = kDataTask;
+    r.needle = false;
+    r.prompt_tokens = 3000;
+    r.num_documents = 5;
+    r.modes[2].kl = 0.1;
+  }
+  std::vector<const SampleResult*> results;
+  for (const auto& s : samples) results.push_back(&s);
+  const engine::Card card =
+      measured_card(summarize(results, 5), results, {"w", "p", "f16"}, engine::Fit::kLead);
+  ASSERT_EQ(card.entries.size(), 2U);
+  const bool facts_first = card.entries[0].needle_n > 0;
+  const engine::CardEntry &facts = card.entries[facts_first ? 0 : 1],
+                          &data = card.entries[facts_first ? 1 : 0];
+  EXPECT_EQ(facts.min_tokens, 1950);
+  EXPECT_EQ(facts.max_tokens, 3908);
+  EXPECT_THAT(facts.data, testing::StartsWith("mk"));
+  EXPECT_EQ(data.n, 100);
+  EXPECT_EQ(data.min_tokens, 1500);
+  EXPECT_EQ(data.max_tokens, 3908);
+  EXPECT_EQ(data.max_documents, 8);
+  EXPECT_THAT(data.data, testing::StartsWith("data"));
+  EXPECT_EQ(data.needle_n, 0);
+  EXPECT_NEAR(data.mean_kl, 0.1, 1e-9);
+  EXPECT_NEAR(facts.mean_kl, 0.02, 1e-9);
+  const engine::GateQuestion here{engine::Level::kFast, 3500, 8, engine::Fit::kLead};
+  EXPECT_EQ(engine::level_of_mode(&card, here, engine::Mode::kSelective, 0.3, 0),
+            engine::Level::kFast);  // 0 lost in 100: at most 3 %, but KL 0.1
 }
 
 TEST(MeasuredCard, FewSamplesAreCalledExploratoryAndReachNothing) {

@@ -35,7 +35,6 @@ std::string style() {
 }
 
 std::string length_name(int64_t tokens) {
-  if (tokens == 0) return "own documents";
   return short_number(static_cast<double>(tokens)) + " tokens";
 }
 
@@ -76,7 +75,7 @@ class Page {
   std::vector<NamedPlot> plots() const {
     std::vector<NamedPlot> out;
     for (const int64_t length : lengths_) {
-      const std::string name = length == 0 ? "own" : std::to_string(length);
+      const std::string name = std::to_string(length);
       out.push_back({"kl-" + name, standalone_svg(time_plot(length, true))});
       out.push_back({"score-" + name, standalone_svg(time_plot(length, false))});
     }
@@ -93,7 +92,7 @@ class Page {
     std::vector<const Group*> all, last;
     for (const Group& g : summary_.groups) {
       if (g.length_tokens != length) continue;
-      if (g.task == "all") all.push_back(&g);
+      if (g.task == kAllTasks) all.push_back(&g);
       last.push_back(&g);
     }
     return all.empty() ? last : all;
@@ -110,7 +109,7 @@ class Page {
                  " samples at a length. These figures decide nothing.</p>\n");
     }
     int64_t late = 0;
-    for (const Group& g : summary_.groups) late += g.task == "all" ? 0 : g.late_ingests;
+    for (const Group& g : summary_.groups) late += g.task == kAllTasks ? 0 : g.late_ingests;
     if (late > 0) {
       out += cat("<p class=\"warn\">", late,
                  " requests computed a document within their time to "

@@ -48,7 +48,7 @@ void add_scores(const Results& results, size_t mode, uint64_t seed, Group& g) {
   g.exact_match = mean_of(results, mode, [](const ModeResult& m) { return m.exact_match; });
   g.f1 = mean_of(results, mode, [](const ModeResult& m) { return m.f1; });
   // Of several tasks together only the planted facts count: the others ask for more than finding.
-  const bool only_facts = g.task == "all" && std::ranges::any_of(results, [](const auto* r) {
+  const bool only_facts = g.task == kAllTasks && std::ranges::any_of(results, [](const auto* r) {
                             return r->task == kPlantedFactTask;
                           });
   bool needles = false;
@@ -202,11 +202,14 @@ Summary summarize(const std::vector<const SampleResult*>& results, uint64_t seed
       summary.exploratory =
           summary.exploratory || static_cast<int64_t>(own.size()) < kPublishedSamples;
     }
-    if (tasks.size() > 1) {
-      Results all;
-      for (const auto& [task, own] : tasks) all.insert(all.end(), own.begin(), own.end());
-      tasks.push_back({"all", std::move(all)});
+    Results all;
+    size_t generated = 0;
+    for (const auto& [task, own] : tasks) {
+      if (task == kDataTask) continue;
+      all.insert(all.end(), own.begin(), own.end());
+      ++generated;
     }
+    if (generated > 1) tasks.push_back({kAllTasks, std::move(all)});
     for (const auto& [task, own] : tasks) {
       for (size_t mode = 0; mode < summary.modes.size(); ++mode) {
         summary.groups.push_back(group_of(own, mode, task, length, seed));

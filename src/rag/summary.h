@@ -17,6 +17,10 @@ namespace rk::rag {
 /// Below this many samples of a task and length a figure is called exploratory (spec A7).
 constexpr int64_t kPublishedSamples = 200;
 
+/// The name of the group of all generated tasks of a length, where there are several. Samples of
+/// the user's stand apart: means over both would be of neither.
+inline constexpr const char* kAllTasks = "all";
+
 /// Named values in order.
 using Fields = std::vector<std::pair<std::string, std::string>>;
 
@@ -38,7 +42,7 @@ struct Figure {
 };
 
 struct Group {
-  std::string mode, task;  ///< task "all": of every task of this length together
+  std::string mode, task;  ///< task kAllTasks: of every generated task of this length together
   int64_t length_tokens = 0;
   int64_t num_samples = 0;
   Figure score;       ///< mean; of needles or F1
@@ -71,7 +75,7 @@ struct Summary {
   Configuration configuration;
   Fields provenance;
   std::vector<std::string> modes;
-  std::vector<Group> groups;  ///< by length, then task ("all" last), then mode
+  std::vector<Group> groups;  ///< by length, then task (kAllTasks last), then mode
   std::vector<Skipped> skipped;
   int64_t num_samples = 0;
   bool exploratory = false;  ///< some group has fewer than kPublishedSamples

@@ -1,6 +1,7 @@
 #include "rag/tasks.h"
 
 #include <algorithm>
+#include <bit>
 #include <numeric>
 #include <set>
 
@@ -235,6 +236,10 @@ class Generator {
 const std::vector<std::string>& task_names() {
   static const std::vector<std::string> names = {"mk", "mv", "hop2", "vt2", "cwe"};
   return names;
+}
+
+int64_t length_class(int64_t prompt_tokens) {
+  return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(prompt_tokens)));
 }
 
 int default_num_documents(int64_t length_tokens) { return length_tokens > 8192 ? 16 : 8; }

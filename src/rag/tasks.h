@@ -33,8 +33,8 @@ struct Document {
 
 struct Sample {
   std::string id;
-  std::string task;           ///< a generator's name, or "data"
-  int64_t length_tokens = 0;  ///< asked of the generator; 0: as the file has it
+  std::string task;           ///< a generator's name, or kDataTask
+  int64_t length_tokens = 0;  ///< asked of the generator; 0: as long as it is
   std::string question;
   std::vector<std::string> answers;
   bool needle = true;  ///< every answer must be found in the text; false: any one, by F1
@@ -55,8 +55,14 @@ struct TaskOptions {
   CountTokens count_tokens;
 };
 
+/// The task of samples that a file of the user's holds.
+inline constexpr const char* kDataTask = "data";
+
 /// In the order of the list above.
 const std::vector<std::string>& task_names();
+
+/// The length that a prompt of no asked length counts as: the next power of two.
+int64_t length_class(int64_t prompt_tokens);
 
 /// The documents that a prompt of this length has unless told otherwise: 8, above 8,192 tokens 16.
 int default_num_documents(int64_t length_tokens);

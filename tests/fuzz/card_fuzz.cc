@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "engine/card.h"
+#include "engine/gate.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace rk::engine;
