@@ -65,12 +65,12 @@ void print_rag_summary(const rag::Summary& summary, const std::string& folder, b
   const auto percent = [](double share) { return cat(std::lround(100 * share), " %"); };
   for (const rag::Group& g : summary.groups) {
     const auto n = [](double v) { return rag::short_number(v); };
-    table.push_back(
-        {cat(g.length_tokens), g.task, g.mode, cat(g.num_samples),
-         n(g.score.value), g.kl ? n(g.kl->value) : "-", g.kl ? n(g.kl->interval.high) : "-",
-         g.same_top1 ? percent(*g.same_top1) : "-", percent(g.same_answer),
-         g.needle_loss_bound ? cat(g.needle_lost, "/", g.needle_found) : "-", n(g.ttft_ms),
-         n(g.speedup.value) + "x", g.tokens_per_s ? n(*g.tokens_per_s) : "-", n(g.answer_tokens)});
+    table.push_back({cat(g.length_tokens), g.task, g.mode, cat(g.num_samples), n(g.score.value),
+                     g.kl ? n(g.kl->value) : "-", g.kl ? n(g.kl->interval.high) : "-",
+                     g.same_top1 ? percent(*g.same_top1) : "-", percent(g.same_answer),
+                     g.needle_loss_bound ? cat(g.needle_lost, "/", g.needle_found) : "-",
+                     n(g.ttft_ms), n(g.speedup.value) + "x",
+                     g.tokens_per_s ? n(*g.tokens_per_s) : "-", n(g.answer_tokens)});
   }
   print_table(table);
   std::cout
