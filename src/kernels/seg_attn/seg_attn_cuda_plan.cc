@@ -104,11 +104,23 @@ int64_t chunk_for(const std::vector<Block>& blocks, int64_t items, int64_t parts
 
 /// When the last multiprocessor ends, in tiles, if each takes the longest part left.
 int64_t makespan(const std::vector<Block>& blocks, int64_t chunk, int num_sms) {
-  std::vector<int64_t> costs;
-  for (const Block& block : blocks) {
+  const auto cost_of = [&](const Block& block) {
     const int64_t n = parts_of(block, chunk);
-    costs.insert(costs.end(), n, (block.tiles + n - 1) / n + kItemTiles);
+    return (block.tiles + n - 1) / n + kItemTiles;
+  };
+  int64_t num = 0, least = cost_of(blocks[0]), most = least;
+  for (const Block& block : blocks) {
+    num += parts_of(block, chunk);
+    least = std::min(least, cost_of(block));
+    most = std::max(most, cost_of(block));
   }
+  // Alike, as most decode steps have them, or one each.
+  if (least == most || num <= num_sms) return (num + num_sms - 1) / num_sms * most;
+
+  std::vector<int64_t> costs;
+  costs.reserve(static_cast<size_t>(num));
+  for (const Block& block : blocks)
+    costs.insert(costs.end(), parts_of(block, chunk), cost_of(block));
   std::sort(costs.begin(), costs.end(), std::greater<>());
   std::priority_queue<int64_t, std::vector<int64_t>, std::greater<>> load;
   int64_t last = 0;
