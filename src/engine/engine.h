@@ -224,10 +224,9 @@ class Engine : public Runner {
   void prepare_redknot(const Request& request, const Available& available, Run& run) const;
   Result<Targets> choose_targets(const Request& request, const Available& available,
                                  const CancelFn& cancelled, Run& run);
-  /// Rows that the pages of so many active rows hold at most: spans begin and end inside pages.
-  int64_t active_room(const Prompt& prompt, size_t num_active) const {
-    return static_cast<int64_t>(num_active + 2 * (prompt.spans.size() + 1) *
-                                                 static_cast<size_t>(pool_->page_rows()));
+  /// Makes room for the pages that these rows will be written to.
+  Status make_room_for(const kv::SequenceKv& kv, std::span<const int32_t> active) {
+    return make_room(pages_for(int64_t{kv.num_pages_to_write(active)} * pool_->page_rows()));
   }
   /// What the last active row gives: its token where the device chooses, else its logits.
   struct Next {

@@ -140,7 +140,7 @@ Status Engine::start(const Request& request, const CancelFn& cancelled, Run& run
   run.assembly.stats.probe_ms = run.probe_ms;
   run.assembly.stats.prefix_cached -= lead_now;
   run.assembly.stats.fresh += lead_now;
-  return make_room(pages_for(active_room(prompt, run.assembly.active.size())));
+  return make_room_for(*run.kv, run.assembly.active);
 }
 
 void Engine::keep_exact_rows(const Request& request, Run& run) {

@@ -56,7 +56,7 @@ Result<std::vector<double>> Engine::deviation(const Available& available, const 
   RK_TRY(Assembly assembly, assemble(prompt, {Mode::kPrefix}, available, *kv));
   std::vector<int32_t>& active = assembly.active;
   active.erase(std::lower_bound(active.begin(), active.end(), last), active.end());
-  RK_RETURN_IF_ERROR(make_room(pages_for(active_room(prompt, active.size()))));
+  RK_RETURN_IF_ERROR(make_room_for(*kv, active));
   std::vector<float> no_logits;
   RK_RETURN_IF_ERROR(run_rows(*kv, prompt.tokens, active, active.size(), cancelled, no_logits));
   std::vector<double> out(prompt.tokens.size());
@@ -94,7 +94,7 @@ Result<std::vector<double>> Engine::probe(const Request& request, const Availabl
   RK_TRY(Assembly assembly, assemble(prompt, {Mode::kReuse}, available, *kv));
   std::vector<int32_t>& active = assembly.active;
   active.erase(std::lower_bound(active.begin(), active.end(), query.end), active.end());
-  RK_RETURN_IF_ERROR(make_room(pages_for(active_room(prompt, active.size()))));
+  RK_RETURN_IF_ERROR(make_room_for(*kv, active));
   std::vector<double> mass(prompt.tokens.size());
   const model::ScoreSink scores{query.begin, mass};
   std::vector<float> no_logits;

@@ -70,7 +70,7 @@ Status Engine::step_shadow(ShadowRun& shadow, bool& done) {
   const size_t num = end - shadow.next;
   const size_t first_logits = active.size() - shadow.job.num_rows;
   const auto rows = active.subspan(shadow.next, num);
-  RK_RETURN_IF_ERROR(make_room(pages_for(static_cast<int64_t>(num) + 3 * pool_->page_rows())));
+  RK_RETURN_IF_ERROR(make_room_for(*shadow.run->kv, rows));
   RK_RETURN_IF_ERROR(run_rows(*shadow.run->kv, shadow.run->prompt.tokens, rows,
                               first_logits - std::min(first_logits, shadow.next), {}, shadow.logits,
                               {.ffn = ffn}));

@@ -111,6 +111,19 @@ Status SequenceKv::make_writable(std::span<const Wanted> wanted) {
   return {};
 }
 
+int32_t SequenceKv::num_pages_to_write(std::span<const int32_t> positions) const {
+  int32_t num = 0, last = -1;
+  for (const int32_t position : positions) {
+    const int32_t index = entry(position);
+    if (index == last) continue;
+    last = index;
+    const bool stored = pieces_[static_cast<size_t>(piece_at(position))].info.stored;
+    const size_t writer = stored ? first_writer_ : 0;
+    num += writer < heads_.size() && heads_[writer].own[static_cast<size_t>(index)] == 0 ? 1 : 0;
+  }
+  return num;
+}
+
 Status SequenceKv::prepare(std::span<const int32_t> positions) {
   std::vector<Wanted> wanted;
   for (size_t i = 0; i < positions.size();) {

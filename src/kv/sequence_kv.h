@@ -55,6 +55,10 @@ class SequenceKv {
   /// Errors: kExhausted from the pool, all or none: what was prepared before stays valid.
   Status prepare(std::span<const int32_t> positions);
 
+  /// Entries of every head's list whose pages prepare() of these positions would make its own.
+  /// Requires: no position lies behind the end.
+  int32_t num_pages_to_write(std::span<const int32_t> positions) const;
+
   /// Slot of each (position, KV head) of a layer for kv_write: page * P + row, [T * G]; -1 where
   /// the stored row stays. Requires: the positions were prepared.
   void slots(int layer, std::span<const int32_t> positions, int64_t* out) const;

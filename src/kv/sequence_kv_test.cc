@@ -375,5 +375,21 @@ TEST(SequenceKv, AllHeadsMayKeepStoredRows) {
   EXPECT_EQ(slots(*kv, 1, {3}), (std::vector<int64_t>{-1, -1}));
 }
 
+TEST(SequenceKv, PagesToWriteAreThoseThatPrepareTakes) {
+  auto pool = make_pool(200);
+  auto kv = make(*pool);
+  kv->add_stored(stored(*pool, 3 * kPage, 100), 0, 3 * kPage);
+  kv->add_fresh(0, 2 * kPage + 1);
+  const auto check = [&](const std::vector<int32_t>& positions, int32_t want) {
+    EXPECT_EQ(kv->num_pages_to_write(positions), want);
+    const int64_t before = pool->num_free();
+    ASSERT_TRUE(kv->prepare(positions).ok());
+    EXPECT_EQ(before - pool->num_free(), want * kAll);
+  };
+  check({1, 2, 2 * kPage}, 2);  // two rows of a page, one of another
+  check({0, kPage, 2 * kPage + 1}, 1);
+  check(range(3 * kPage, 5 * kPage + 1), 3);
+}
+
 }  // namespace
 }  // namespace rk::kv

@@ -110,6 +110,24 @@ TEST_P(SelectiveProbe, CountsWhatItRecomputes) {
 TEST_P(SelectiveProbe, IsDeterministic) {
   for (const int threads : {1, 3}) {
     Engine::Options options;
+// Single rows take a page each: others' documents are thrown out for all of them before it starts.
+TEST_P(SelectiveProbe, MakesRoomForThePagesOfSingleRows) {
+  const int64_t column =
+      int64_t{16} * kHeadDim * 2 * (test_device().is_cuda() ? 2 : 4) * kLayers * kKvHeads;
+  Engine::Options options;
+  options.kv_bytes = 96 * column;
+  auto e = engine(options);
+  for (uint32_t i = 0; i < 6; ++i) {
+    Request r = selective(0.1, {fresh(21, 1), fresh(5, 2), document(400, 10 + i), fresh(11, 6)});
+    r.spans[1].segment = true;  // the long document is never exact
+    r.select_rows = true;
+    Answer answer;
+    e->run(r, 0, answer);
+    EXPECT_TRUE(answer.outcome.status.ok()) << i << ": " << answer.outcome.status.message();
+    EXPECT_EQ(answer.outcome.stats.recomputed, 40);
+  }
+}
+
     options.threads = threads;
     auto a = engine(options), b = engine();
     const Request r = selective(0.3, three_documents(), 20);
