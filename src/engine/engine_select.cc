@@ -35,11 +35,8 @@ std::vector<double> random_scores(const Prompt& prompt, uint64_t seed, int32_t b
   return out;
 }
 
-// The rivals are compared as they were measured: in whole blocks.
-kv::SelectUnits units(const Request& request) {
-  if (request.select_rows) return {1};
-  const bool is_rival = request.mode == Mode::kRandom || request.mode == Mode::kCacheblend;
-  return {kv::kSelectBlockRows, is_rival ? 1 : kv::kSelectBlockShare};
+int32_t block_rows(const Request& request) {
+  return request.select_rows ? 1 : kv::kSelectBlockRows;
 }
 
 }  // namespace
@@ -110,7 +107,7 @@ Result<std::vector<double>> Engine::score_rows(const Request& request, const Ava
                                                const CancelFn& cancelled, const Prompt& prompt) {
   switch (request.mode) {
     case Mode::kRandom:
-      return random_scores(prompt, request.sampling.seed, units(request).block_rows);
+      return random_scores(prompt, request.sampling.seed, block_rows(request));
     case Mode::kCacheblend:
       return deviation(available, cancelled, prompt);
     default:
@@ -147,7 +144,7 @@ Result<Targets> Engine::choose_targets(const Request& request, const Available& 
     RK_TRY(scores, score_rows(request, available, cancelled, run.prompt));
     run.probe_ms = now_ms() - begin_ms;
   }
-  return kv::select_rows(spans, scores, ratio, units(request));
+  return kv::select_rows(spans, scores, ratio, block_rows(request));
 }
 
 }  // namespace rk::engine

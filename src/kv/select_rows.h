@@ -1,6 +1,5 @@
 // Which stored rows a request recomputes in `selective(r)` (spec A5): those that its question looks
-// at most, half of them as whole blocks of 16, half one by one. Pure; knows no pages, heads or
-// layers.
+// at most, whole blocks of 16, until the ratio is spent. Pure; knows no pages, heads or layers.
 #pragma once
 
 #include <cstdint>
@@ -14,9 +13,6 @@ namespace rk::kv {
 
 /// Rows of a block; blocks start at row 0 of their document, its last may be short.
 constexpr int32_t kSelectBlockRows = 16;
-/// Share of the rows that blocks make up: a planted fact wants its whole sentence, prose the rows
-/// that count wherever they stand (docs/fidelity.md).
-constexpr double kSelectBlockShare = 0.5;
 
 /// One span of a prompt, in prompt order.
 struct SelectSpan {
@@ -24,22 +20,15 @@ struct SelectSpan {
   bool candidate = false;  ///< a non-exact segment: its rows may become targets
 };
 
-/// Rows that are taken together.
-struct SelectUnits {
-  int32_t block_rows = kSelectBlockRows;
-  double block_share = 1;  ///< of the rows wanted
-};
-
-/// Targets of each span given: ascending, apart, not empty. ceil(ratio * N) rows are wanted, N
-/// being the rows of all candidates. Blocks are taken by mean score until they hold the share of
-/// them that blocks make up, or more; then single rows by score until all are there. Ties go to the
-/// lower position. `scores` is by position; only their order and means matter, so any positive
-/// factor may be left out; NaN counts as the least. O(rows log rows).
-/// Errors: kInvalidArgument for a ratio or share outside [0, 1] or NaN, blocks below one row, fewer
-/// scores than rows where they decide (ratio neither 0 nor 1).
+/// Targets of each span given: ascending, apart, not empty. Blocks of `block_rows` rows (1: rows)
+/// are taken by mean score, ties to the lower position, until at least ceil(ratio * N) rows are
+/// targets, N being the rows of all candidates. `scores` is by position; only their order and means
+/// matter, so any positive factor may be left out; NaN counts as the least. O(rows log rows).
+/// Errors: kInvalidArgument for a ratio outside [0, 1] or NaN, blocks below one row, fewer scores
+/// than rows where they decide (ratio neither 0 nor 1).
 Result<std::vector<std::vector<RowRange>>> select_rows(std::span<const SelectSpan> spans,
                                                        std::span<const double> scores, double ratio,
-                                                       const SelectUnits& units = {});
+                                                       int32_t block_rows = kSelectBlockRows);
 
 /// Rows of all candidates (N above).
 int64_t num_candidate_rows(std::span<const SelectSpan> spans);

@@ -13,8 +13,8 @@ using Targets = std::vector<std::vector<RowRange>>;
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 Targets choose(const std::vector<SelectSpan>& spans, const std::vector<double>& scores,
-               double ratio, int32_t block_rows = kSelectBlockRows, double block_share = 1) {
-  auto out = select_rows(spans, scores, ratio, {block_rows, block_share});
+               double ratio, int32_t block_rows = kSelectBlockRows) {
+  auto out = select_rows(spans, scores, ratio, block_rows);
   EXPECT_TRUE(out.ok()) << out.status().message();
   return out.ok() ? *out : Targets();
 }
@@ -103,24 +103,6 @@ TEST(SelectRows, RowsOneByOne) {
             (Targets{{}, {{3, 5}, {39, 40}}, {}, {}, {{0, 1}}, {}}));
 }
 
-// The best block by its mean, then the best rows elsewhere, one of them behind the block.
-TEST(SelectRows, HalfInBlocksHalfOneByOne) {
-  auto scores = flat();
-  for (int i = 16; i < 32; ++i) scores[static_cast<size_t>(7 + i)] = 4;
-  scores[7 + 3] = 9;
-  scores[7 + 32] = 5;
-  scores[82 + 19] = 7;
-  EXPECT_EQ(choose(prompt(), scores, 19.0 / 60, 16, 0.5),
-            (Targets{{}, {{3, 4}, {16, 33}}, {}, {}, {{19, 20}}, {}}));
-  EXPECT_EQ(choose(prompt(), scores, 3.0 / 60, 16, 0),
-            (Targets{{}, {{3, 4}, {32, 33}}, {}, {}, {{19, 20}}, {}}));
-  for (const double ratio : {0.01, 0.15, 0.25, 0.5, 0.75, 0.99}) {
-    const int64_t rows = num_rows(choose(prompt(), flat(), ratio, 16, 0.5));
-    EXPECT_GE(rows, std::ceil(ratio * 60)) << ratio;
-    EXPECT_LT(rows, std::ceil(ratio * 60) + (ratio < 0.5 ? 16 : 1)) << ratio;
-  }
-}
-
 TEST(SelectRows, ScoresThatAreNoNumbersComeLast) {
   auto scores = flat();
   for (int i = 0; i < 32; ++i) scores[static_cast<size_t>(7 + i)] = kNan;
@@ -134,9 +116,7 @@ TEST(SelectRows, BadArgumentsAreNamed) {
     ASSERT_FALSE(out.ok()) << ratio;
     EXPECT_THAT(out.status().message(), testing::HasSubstr("0 to 1"));
   }
-  EXPECT_FALSE(select_rows(prompt(), flat(), 0.5, {0}).ok());
-  EXPECT_FALSE(select_rows(prompt(), flat(), 0.5, {16, 1.1}).ok());
-  EXPECT_FALSE(select_rows(prompt(), flat(), 0.5, {16, kNan}).ok());
+  EXPECT_FALSE(select_rows(prompt(), flat(), 0.5, 0).ok());
   EXPECT_FALSE(select_rows(prompt(), std::vector<double>(110), 0.5).ok());
   const std::vector<SelectSpan> negative{{-1, true}};
   EXPECT_FALSE(select_rows(negative, flat(), 0.5).ok());

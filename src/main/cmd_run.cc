@@ -156,7 +156,7 @@ Command cmd_run() {
         flags.add("--ratio", f->ratio,
                   "selective, random, cacheblend: share of document rows recomputed, 0 to 1");
         flags.add("--select-rows", f->select_rows,
-                  "selective, random, cacheblend: all rows one by one instead of blocks of 16");
+                  "selective, random, cacheblend: rows one by one instead of blocks of 16");
         flags.choice("--order", f->order, {"keep", "any"},
                      "any: documents may change places for the best fit of what is stored");
         flags.add(
