@@ -107,9 +107,6 @@ TEST_P(SelectiveProbe, CountsWhatItRecomputes) {
   }
 }
 
-TEST_P(SelectiveProbe, IsDeterministic) {
-  for (const int threads : {1, 3}) {
-    Engine::Options options;
 // Single rows take a page each: others' documents are thrown out for all of them before it starts.
 TEST_P(SelectiveProbe, MakesRoomForThePagesOfSingleRows) {
   const int64_t column =
@@ -128,6 +125,9 @@ TEST_P(SelectiveProbe, MakesRoomForThePagesOfSingleRows) {
   }
 }
 
+TEST_P(SelectiveProbe, IsDeterministic) {
+  for (const int threads : {1, 3}) {
+    Engine::Options options;
     options.threads = threads;
     auto a = engine(options), b = engine();
     const Request r = selective(0.3, three_documents(), 20);
