@@ -174,6 +174,38 @@ Status bench_one_row_chain(const KernelBench& bench, GemmCuda& gemm, const model
   return {};
 }
 
+/// Norm, gate and up, and SwiGLU of a step's rows.
+Status bench_gated(const KernelBench& bench, GemmCuda& gemm, const model::ModelConfig& c,
+                   const char* path, int64_t rows, Stream stream) {
+  const std::string name =
+      cat("bf16", path[0] == '\0' ? "" : " ", path, " norm+gate_up+swiglu M=", rows);
+  if (!bench.wants("layer", name)) return {};
+  RK_TRY(const auto w, gemm.random(2 * c.ffn, c.hidden, CudaWeightForm::kBf16, 1, 0.01F));
+  RK_TRY(const Memory3 memory,
+         noise(rows * c.hidden * 2, rows * c.ffn * 4, rows * c.ffn * 2, stream));
+  RK_TRY(const Buffer residual, Buffer::allocate((rows + 1) * c.hidden * 4, Memory::kCard));
+  kernels::NormedGemmArgs args{.x = View(residual.data(), DType::kF32, {rows, c.hidden})};
+  args.norm = View(residual.as<float>() + rows * c.hidden, DType::kF32, {c.hidden});
+  args.w = w.get();
+  args.y = View(memory.z.data(), DType::kBf16, {rows, c.ffn});
+  args.gated = true;
+  args.normed = View(memory.x.data(), DType::kBf16, {rows, c.hidden});
+  args.gate_up = View(memory.y.data(), DType::kBf16, {rows, 2 * c.ffn});
+  RK_RETURN_IF_ERROR(kernels::fill_normal_cuda(args.x, 1, 1.0F, stream));
+  RK_RETURN_IF_ERROR(kernels::fill_normal_cuda(args.norm, 2, 1.0F, stream));
+  RK_RETURN_IF_ERROR(gemm.prepare(*w, rows, DType::kBf16, false, false));
+  RK_TRY(const Spread ms,
+         time_on_card(stream, kRounds, 40, [&](int) { return gemm.run_normed(args); }));
+  const double m = static_cast<double>(rows), h = static_cast<double>(c.hidden),
+               f = static_cast<double>(c.ffn);
+  bench.report({.kernel = "layer",
+                .name = name,
+                .ms = ms,
+                .flops = 4 * m * h * f,
+                .bytes = 4 * h * f + m * (4 * h + 2 * f)});
+  return {};
+}
+
 }  // namespace
 
 Status bench_card_layers(const KernelBench& bench, const model::ModelConfig& config,
@@ -188,19 +220,27 @@ Status bench_card_layers(const KernelBench& bench, const model::ModelConfig& con
     std::vector<int64_t> rows;
   };
   std::vector<Path> paths = {{"", gemm.get(), {1, 2, 4, 8, 16, 64, step_rows}}};
-  std::unique_ptr<GemmCuda> own, library;
+  std::unique_ptr<GemmCuda> own, codes, library;
   if (bench.all_paths) {
     options.few_bf16_rows = options.few_fp8_rows = options.few_quant_rows = 64;
     options.hopper_rows = false;
     RK_TRY(own, GemmCuda::create(options, stream));
+    options.hopper_rows = true;
+    options.hopper_packed_from = 0;
+    RK_TRY(codes, GemmCuda::create(options, stream));
+    options.hopper_rows = false;
     options.few_bf16_rows = options.few_fp8_rows = options.few_quant_rows = 0;
     RK_TRY(library, GemmCuda::create(options, stream));
     paths.push_back({"few_rows", own.get(), {1, 2, 4, 8, 16, 32, 64}});
+    paths.push_back({"few_codes", codes.get(), {1, 2, 4, 8, 16}});
     paths.push_back({"library", library.get(), {1, 2, 4, 8, 16, 32, 64, 128, 512, step_rows}});
   }
   for (const auto& form : kForms) {
     for (const Linear& linear : linears_of(config)) {
       for (const Path& path : paths) {
+        const bool packed =
+            form.form == CudaWeightForm::kInt8G32 || form.form == CudaWeightForm::kInt4G32;
+        if (path.gemm == codes.get() && !packed) continue;
         RK_RETURN_IF_ERROR(bench_linear(bench, *path.gemm, path.name, linear, form.form, form.name,
                                         path.rows, stream));
       }
@@ -211,6 +251,10 @@ Status bench_card_layers(const KernelBench& bench, const model::ModelConfig& con
       RK_RETURN_IF_ERROR(
           bench_one_row_chain(bench, *path.gemm, config, form.form, form.name, path.name, stream));
     }
+  }
+  for (const Path& path : paths) {
+    if (path.gemm != gemm.get() && path.gemm != library.get()) continue;
+    RK_RETURN_IF_ERROR(bench_gated(bench, *path.gemm, config, path.name, step_rows, stream));
   }
   for (const int64_t rows : {int64_t{1}, step_rows}) {
     RK_RETURN_IF_ERROR(bench_row_ops(bench, config, rows, stream));
