@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 import unittest
 
 import tiny_model
@@ -46,10 +47,14 @@ class BenchRagTest(unittest.TestCase):
     @classmethod
     def bench(cls, out, *arguments, layers=2, samples=SAMPLES, modes=",".join(MODES)):
         env = {k: v for k, v in os.environ.items() if not k.startswith("REDKNOT_")}
-        command = [REDKNOT, "bench", "rag", "-m", cls.models[layers], "--modes", modes, "-n", str(samples),
-                   "--lengths", str(LENGTH), "--documents", "4", "--max-tokens", str(MAX_TOKENS), "--seed", "3",
-                   "--out", str(out), "--threads", "1", *arguments]
+        command = [*cls.command(out, layers, samples, modes), *arguments]
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=280)
+
+    @classmethod
+    def command(cls, out, layers=2, samples=SAMPLES, modes=",".join(MODES)):
+        return [REDKNOT, "bench", "rag", "-m", cls.models[layers], "--modes", modes, "-n", str(samples),
+                "--lengths", str(LENGTH), "--documents", "4", "--max-tokens", str(MAX_TOKENS), "--seed", "3",
+                "--out", str(out), "--threads", "1"]
 
     def group(self, mode, task, summary=None):
         return next(g for g in (summary or self.summary)["groups"] if g["mode"] == mode and g["task"] == task)
@@ -136,6 +141,26 @@ class BenchRagTest(unittest.TestCase):
         other = self.bench(out, modes="dense,reuse")
         self.assertEqual(other.returncode, 1)
         self.assertIn("another configuration", other.stderr)
+
+    def test_a_killed_run_can_be_reported(self):
+        out = self.folder / "killed"
+        run = subprocess.Popen(self.command(out, samples=100000), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            end = time.monotonic() + 60
+            while time.monotonic() < end and run.poll() is None:
+                if (out / "samples.jsonl").exists() and (out / "samples.jsonl").read_text().count("\n") > 2:
+                    break
+                time.sleep(0.01)
+            self.assertIsNone(run.poll())
+        finally:
+            run.kill()
+            run.wait()
+        report = subprocess.run([REDKNOT, "bench", "report", str(out), "--json", "--out", str(self.folder / "after")],
+                                capture_output=True, text=True)
+        self.assertEqual(report.returncode, 0, report.stderr)
+        summary = json.loads(report.stdout)
+        self.assertGreater(summary["samples"], 2)
+        self.assertNotIn("finished", summary["provenance"])
 
     def test_one_layer_is_exact_in_every_mode(self):
         run = self.bench(self.folder / "one", "--json", "--tasks", "mk,cwe", layers=1, samples=1)

@@ -144,6 +144,9 @@ class RagBench {
     if (error) return unavailable(flags_.out, ": ", error.message());
     const fs::path out = flags_.out;
     RK_TRY(auto file, rag::ResultsFile::open((out / "samples.jsonl").string(), options_.config));
+    // Now already, so that `bench report` can read what a run that is cut has finished.
+    std::vector<const rag::SampleResult*> results;
+    RK_RETURN_IF_ERROR(write_rag_summary(flags_.out, summary_of(file, results)));
     Progress progress(common_.json);
     RK_TRY(auto skipped, rag::compare_all(sources_, subject(), options_, file,
                                           [&](size_t done, size_t total, const std::string&) {
@@ -151,13 +154,8 @@ class RagBench {
                                                            static_cast<int64_t>(total));
                                           }));
     progress.end();
-    std::vector<const rag::SampleResult*> results;
-    for (const rag::SampleSource& source : sources_) {
-      if (const auto* result = file.find(source.id)) results.push_back(result);
-    }
-    rag::Summary summary = rag::summarize(results, common_.seed);
-    summary.configuration = configuration_;
-    summary.provenance = provenance();
+    rag::Summary summary = summary_of(file, results);
+    summary.provenance.emplace(summary.provenance.begin(), "finished", time_now());
     summary.skipped = std::move(skipped);
     // A mixture of fits says nothing of the worst of them, which is what a card must speak of.
     std::optional<engine::Card> card;
@@ -312,14 +310,30 @@ class RagBench {
     return {};
   }
 
-  rag::Fields provenance() const {
-    rag::Fields fields;
+  // Of this run's samples that `file` holds; `results` becomes those.
+  rag::Summary summary_of(const rag::ResultsFile& file,
+                          std::vector<const rag::SampleResult*>& results) const {
+    results.clear();
+    for (const rag::SampleSource& source : sources_) {
+      if (const auto* result = file.find(source.id)) results.push_back(result);
+    }
+    rag::Summary summary = rag::summarize(results, common_.seed);
+    summary.configuration = configuration_;
+    summary.provenance = provenance();
+    return summary;
+  }
+
+  static std::string time_now() {
     char date[32] = "";
     const std::time_t now = std::time(nullptr);
     std::tm utc{};
     gmtime_r(&now, &utc);
     std::strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", &utc);
-    fields.emplace_back("finished", date);
+    return date;
+  }
+
+  rag::Fields provenance() const {
+    rag::Fields fields;
     fields.emplace_back("cpu_features", cpu_feature_names());
     fields.emplace_back("cores", cat(usable_cores()));
     std::string tasks;

@@ -30,6 +30,10 @@ Status write_whole(const fs::path& path, const std::string& text) {
 
 }  // namespace
 
+Status write_rag_summary(const std::string& folder, const rag::Summary& summary) {
+  return write_whole(fs::path(folder) / "summary.json", rag::summary_json(summary) + "\n");
+}
+
 Status write_rag_output(const std::string& folder, const rag::Summary& summary,
                         const std::vector<const rag::SampleResult*>& results,
                         const std::optional<engine::Card>& card) {
@@ -37,7 +41,7 @@ Status write_rag_output(const std::string& folder, const rag::Summary& summary,
   fs::create_directories(folder, error);
   if (error) return unavailable(folder, ": ", error.message());
   const fs::path out = folder;
-  RK_RETURN_IF_ERROR(write_whole(out / "summary.json", rag::summary_json(summary) + "\n"));
+  RK_RETURN_IF_ERROR(write_rag_summary(folder, summary));
   RK_RETURN_IF_ERROR(write_whole(out / "report.html", rag::report_html(summary, results)));
   for (const rag::NamedPlot& plot : rag::report_plots(summary)) {
     RK_RETURN_IF_ERROR(write_whole(out / (plot.name + ".svg"), plot.svg));

@@ -17,6 +17,9 @@ Status write_rag_output(const std::string& folder, const rag::Summary& summary,
                         const std::vector<const rag::SampleResult*>& results,
                         const std::optional<engine::Card>& card);
 
+/// Writes summary.json alone, whole or not at all. Errors: kUnavailable.
+Status write_rag_summary(const std::string& folder, const rag::Summary& summary);
+
 /// Writes the results as samples.jsonl, whole or not at all. Errors: kUnavailable.
 Status write_rag_samples(const std::string& folder,
                          const std::vector<const rag::SampleResult*>& results);
