@@ -189,8 +189,8 @@ Status Engine::plan_card(const Options& options, const model::WeightFiles* files
     return exhausted(options.device.name(), ": ", memory.total() >> 20, " MiB for weights (",
                      memory.weight_bytes >> 20, "), workspace and tables and ",
                      (std::max(pool_bytes_, column) >> 20) + (store_bytes_ >> 20),
-                     " MiB for KV wanted, ", card.free_bytes >> 20, " of ", card.total_bytes >> 20,
-                     " MiB free; try --fit or --card-weights fp8");
+                     " MiB for KV wanted, ", card_room(card.free_bytes, card.total_bytes),
+                     "; try --fit or --card-weights fp8");
   }
   const std::string plan =
       cat(card.name, ", ", card.free_bytes >> 20, " MiB free: weights ", memory.weight_bytes >> 20,

@@ -179,8 +179,8 @@ Result<int64_t> fitting_depth(const Bench& bench, const model::ModelConfig& conf
     if (wanted == 0) wanted = need;
   }
   return exhausted("decode at ", bench.flags.depth, ", batch ", batch, ": ", wanted >> 20,
-                   " MiB wanted, ", card.free_bytes >> 20, " of ", card.total_bytes >> 20,
-                   " MiB free, and no shorter context fits");
+                   " MiB wanted, ", card_room(card.free_bytes, card.total_bytes),
+                   ", and no shorter context fits; try --card-weights fp8");
 }
 
 Status print_decode(Bench& bench, const model::ModelConfig& config, const Device& device,

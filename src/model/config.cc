@@ -10,6 +10,7 @@
 #include <map>
 #include <numbers>
 
+#include "tensor/fp8.h"
 #include "tensor/quant_block.h"
 
 namespace rk::model {
@@ -274,6 +275,39 @@ Status read_rope(const json::object& object, const std::string& where, RopeConfi
 
 }  // namespace
 
+namespace {
+
+// quantization_config: fp8 in e4m3 is read, by itself or as compressed-tensors name it. Which
+// scales a matrix has, its tensors say. True for fp8. Scales of activations are made anew for every
+// row.
+Result<bool> reads_quantisation(Fields& fields, const std::string& where) {
+  const json::object* object = fields.object("quantization_config");
+  if (object == nullptr) return false;
+  const std::string place = where + ": quantization_config";
+  Fields f(*object, place);
+  const std::string method = f.string("quant_method"), format = f.string("format");
+  const bool compressed = method == "compressed-tensors" && format == "float-quantized";
+  if (f.status().ok() && method != "fp8" && !compressed) {
+    return unimplemented(place, ": quant_method '", method, "'",
+                         format.empty() ? "" : cat(", format '", format, "'"),
+                         "; fp8, and compressed-tensors' float-quantized are read");
+  }
+  const std::string fmt = f.string("fmt");
+  RK_RETURN_IF_ERROR(f.status());
+  if (!fmt.empty() && fmt != "e4m3") {
+    return unimplemented(place, ": fmt '", fmt, "'; e4m3 is read");
+  }
+  const json::value* block = object->if_contains("weight_block_size");
+  if (block == nullptr || block->is_null()) return true;
+  if (*block != json::value{kFp8Block, kFp8Block}) {
+    return unimplemented(place, ": weight_block_size ", json::serialize(*block), "; [", kFp8Block,
+                         ",", kFp8Block, "] is read");
+  }
+  return true;
+}
+
+}  // namespace
+
 Result<ModelConfig> config_from_json(std::string_view text, const std::string& where) {
   json::error_code error;
   json::parse_options options;
@@ -311,6 +345,7 @@ Result<ModelConfig> config_from_json(std::string_view text, const std::string& w
   const bool silent = value.get_object().if_contains("sliding_window") == nullptr;
   const int64_t unsaid = c.family == "mistral" && silent ? 4096 : 0;
   c.sliding_window = takes_window ? f.small("sliding_window", unsaid) : 0;
+  RK_TRY(const bool fp8, reads_quantisation(f, where));
   if (f.boolean("mlp_bias", false)) return unimplemented(where, ": mlp_bias is true");
   if (const std::string act = f.string("hidden_act"); !act.empty() && act != "silu") {
     return unimplemented(where, ": hidden_act '", act, "'; silu is built");
@@ -337,7 +372,8 @@ Result<ModelConfig> config_from_json(std::string_view text, const std::string& w
   c.rope.rotary_dim = static_cast<int>(c.head_dim * partial);
   RK_RETURN_IF_ERROR(f.status());
   RK_RETURN_IF_ERROR(check(c, where));
-  c.quantisation = f.string("torch_dtype");
+  if (fp8) c.quantisation = "fp8";
+  if (c.quantisation.empty()) c.quantisation = f.string("torch_dtype");
   if (c.quantisation.empty()) c.quantisation = f.string("dtype");
   return c;
 }

@@ -106,9 +106,9 @@ int64_t matrix_bytes(const WeightFiles* files, const std::string& name, int64_t 
                      CardWeights weights, bool is_layer) {
   if (weights == CardWeights::kFp8 && is_layer) return n * k;
   if (files == nullptr || weights == CardWeights::kBf16) return 2 * n * k;
-  const auto view = files->tensor(name, {n, k});
-  if (!view.ok() || dtype_info(view.value().dtype).block_elems == 1) return 2 * n * k;
-  switch (view.value().dtype) {
+  const auto dtype = files->stored_dtype(name);
+  if (!dtype || dtype_info(*dtype).block_elems == 1) return 2 * n * k;  // fp8 becomes bf16
+  switch (*dtype) {
     case DType::kQ4_0:
     case DType::kQ4_1:
     case DType::kQ4_K:
@@ -162,8 +162,9 @@ int64_t estimate_memory_bytes(const WeightFiles& files, const ModelConfig& confi
                         2 * int64_t{config.num_kv_heads} * config.head_dim;
   const int64_t positions =
       options.context_tokens > 0 ? options.context_tokens : config.context_tokens;
-  return files.num_bytes() + files.num_bytes() / 8 + width * options.max_step_rows * 4 +
-         positions * config.head_dim * 4;
+  // Matrices in fp8 become bf16.
+  return files.num_bytes() + files.num_bytes() / 8 + files.num_fp8_bytes() +
+         width * options.max_step_rows * 4 + positions * config.head_dim * 4;
 }
 
 }  // namespace rk::model

@@ -101,9 +101,10 @@ Status CudaDecoder::load(const WeightFiles* files) {
   RK_TRY(stream_, create_stream());
   kernels::GemmCuda::Options gemm;
   if (files != nullptr) {
-    RK_TRY(const View embedding, files->tensor("token_embd.weight", {c.vocab_size, c.hidden}));
-    RK_TRY(const View gate, files->tensor("blk.0.ffn_gate.weight", {c.ffn, c.hidden}));
-    if (quantised(gate.dtype) || quantised(embedding.dtype)) {
+    const auto is_quantised = [&](const char* name) {
+      return quantised(files->stored_dtype(name).value_or(DType::kBf16));
+    };
+    if (is_quantised("token_embd.weight") || is_quantised("blk.0.ffn_gate.weight")) {
       gemm.expand_elements =
           c.hidden * std::max({c.vocab_size, 2 * c.ffn, q_width() + 2 * kv_width()});
     }

@@ -37,6 +37,16 @@ struct CardInfo {
   std::string bus_id;                           ///< "0000:18:00.0"
 };
 
+// What open_card() says, by the numbers alone.
+/// Why there is no card: `driver` and `runtime` as in CardInfo, 0 where there is none; `why` is the
+/// driver's own word.
+Status no_card(int driver, int runtime, std::string_view why);
+Status check_capability(std::string_view name, int major, int minor);
+/// kExhausted; bytes become MiB.
+Status no_card_memory(int64_t wanted, int64_t free, int64_t total);
+/// ", 900 of 143,771 MiB free": and, where a card that should be empty is not, how much is in use.
+std::string card_room(int64_t free, int64_t total);
+
 /// Cards this process can see; 0 without a driver or in a build without CUDA.
 int num_cards();
 

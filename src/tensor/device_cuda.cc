@@ -6,8 +6,6 @@
 namespace rk {
 namespace {
 
-constexpr int kMinMajor = 8;
-
 Status failed(const char* what, cudaError_t error) {
   return internal("cuda: ", what, ": ", cudaGetErrorString(error), " (", cudaGetErrorName(error),
                   ")");
@@ -21,17 +19,7 @@ Status no_card(cudaError_t error) {
   int driver = 0, runtime = 0;
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
-  if (driver == 0) {
-    return unavailable(
-        "cuda: no NVIDIA driver found (libcuda.so.1); install one, or use "
-        "--device cpu");
-  }
-  if (driver / 1000 < runtime / 1000) {
-    return unavailable("cuda: the driver knows CUDA ", driver / 1000, ".", driver % 1000 / 10,
-                       ", this redknot was built for ", runtime / 1000, ".", runtime % 1000 / 10,
-                       "; update the driver, or use --device cpu");
-  }
-  return unavailable("cuda: no usable card: ", cudaGetErrorString(error), "; use --device cpu");
+  return rk::no_card(driver, runtime, cudaGetErrorString(error));
 }
 
 }  // namespace
@@ -53,15 +41,11 @@ Result<CardInfo> open_card(int index) {
   if (const cudaError_t error = cudaGetDeviceProperties(&properties, index); error != cudaSuccess) {
     return no_card(error);
   }
-  if (properties.major < kMinMajor) {
-    return unavailable("cuda: ", properties.name, " has compute capability ", properties.major, ".",
-                       properties.minor, ", at least ", kMinMajor,
-                       ".0 is needed; use --device cpu");
-  }
+  RK_RETURN_IF_ERROR(check_capability(properties.name, properties.major, properties.minor));
   if (const cudaError_t error = cudaSetDevice(index); error != cudaSuccess) return no_card(error);
   size_t free = 0, total = 0;
   if (const cudaError_t error = cudaMemGetInfo(&free, &total); error != cudaSuccess) {
-    return unavailable("cuda: ", properties.name, " cannot be used: ", cudaGetErrorString(error));
+    return no_card(error);
   }
   CardInfo info{properties.name, properties.major, properties.minor,
                 properties.multiProcessorCount};
@@ -84,8 +68,7 @@ Result<void*> allocate_on_card(int64_t bytes) {
     size_t free = 0, total = 0;
     cudaMemGetInfo(&free, &total);
     if (error != cudaErrorMemoryAllocation) return failed("allocation", error);
-    return exhausted("cuda: ", bytes >> 20, " MiB of device memory wanted, ", free >> 20, " of ",
-                     total >> 20, " MiB free");
+    return no_card_memory(bytes, static_cast<int64_t>(free), static_cast<int64_t>(total));
   }
   return data;
 }

@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <cstring>
+#include <limits>
 
 #include "base/check.h"
 
@@ -11,7 +12,7 @@ namespace {
 constexpr DTypeInfo kInfo[] = {
     {"f32", 1, 4},      {"f16", 1, 2},      {"bf16", 1, 2},     {"i8", 1, 1},     {"i32", 1, 4},
     {"q4_0", 32, 18},   {"q4_1", 32, 20},   {"q5_0", 32, 22},   {"q5_1", 32, 24}, {"q8_0", 32, 34},
-    {"q4_k", 256, 144}, {"q5_k", 256, 176}, {"q6_k", 256, 210},
+    {"q4_k", 256, 144}, {"q5_k", 256, 176}, {"q6_k", 256, 210}, {"e4m3", 1, 1},
 };
 
 }  // namespace
@@ -66,6 +67,19 @@ uint16_t f32_to_bf16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   if ((bits & 0x7fffffffU) > 0x7f800000U) return static_cast<uint16_t>((bits >> 16) | 0x40U);
   return static_cast<uint16_t>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16);
+}
+
+// e4m3 has f16's sign and order, its bias 8 less and 7 fewer bits of mantissa.
+float e4m3_to_f32(uint8_t bits) {
+  if ((bits & 0x7fU) == 0x7fU) return std::numeric_limits<float>::quiet_NaN();
+  return f16_to_f32(static_cast<uint16_t>((bits & 0x80U) << 8 | (bits & 0x7fU) << 7)) * 256;
+}
+
+uint8_t f32_to_e4m3(float value) {
+  const float bounded = value > -448 ? (value < 448 ? value : 448.0F) : -448.0F;
+  const uint16_t h = f32_to_f16(bounded * (1.0F / 256));
+  const unsigned magnitude = h & 0x7fffU;
+  return static_cast<uint8_t>((h >> 8 & 0x80U) | (magnitude + 0x3fU + (magnitude >> 7 & 1U)) >> 7);
 }
 
 }  // namespace rk

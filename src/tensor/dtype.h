@@ -23,6 +23,7 @@ enum class DType : uint8_t {
   kQ4_K,
   kQ5_K,
   kQ6_K,
+  kE4m3,  ///< fp8 codes without their scales (tensor/fp8.h)
 };
 
 struct DTypeInfo {
@@ -44,5 +45,9 @@ float f16_to_f32(uint16_t bits);
 uint16_t f32_to_f16(float value);
 float bf16_to_f32(uint16_t bits);
 uint16_t f32_to_bf16(float value);
+/// e4m3fn: no infinities, 0x7f and 0xff are NaN, at most 448. To it rounds to nearest even
+/// (through f16) and saturates; NaN becomes -448.
+float e4m3_to_f32(uint8_t bits);
+uint8_t f32_to_e4m3(float value);
 
 }  // namespace rk

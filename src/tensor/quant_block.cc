@@ -273,6 +273,9 @@ void encode_i32(const float* in, uint8_t* out) {
   store(out, int32_t{nearest(*in, -2147483647, 2147483647)});
 }
 
+void decode_e4m3(const uint8_t* in, float* out) { *out = e4m3_to_f32(*in); }
+void encode_e4m3(const float* in, uint8_t* out) { *out = f32_to_e4m3(*in); }
+
 struct Codec {
   void (*decode)(const uint8_t* in, float* out);
   void (*encode)(const float* in, uint8_t* out);
@@ -290,6 +293,8 @@ Codec codec(DType dtype) {
       return {decode_i8, encode_i8};
     case DType::kI32:
       return {decode_i32, encode_i32};
+    case DType::kE4m3:
+      return {decode_e4m3, encode_e4m3};
     case DType::kQ4_0:
       return {decode_q4_0, encode_q4_0};
     case DType::kQ4_1:

@@ -30,7 +30,7 @@ constexpr StoredType kStoredTypes[] = {
     {"I32", 4, false, DType::kF32},     {"U32", 4, false, DType::kF32},
     {"I16", 2, false, DType::kF32},     {"U16", 2, false, DType::kF32},
     {"I8", 1, false, DType::kF32},      {"U8", 1, false, DType::kF32},
-    {"BOOL", 1, false, DType::kF32},    {"F8_E4M3", 1, false, DType::kF32},
+    {"BOOL", 1, false, DType::kF32},    {"F8_E4M3", 1, true, DType::kE4m3},
     {"F8_E5M2", 1, false, DType::kF32},
 };
 

@@ -1,6 +1,7 @@
 // safetensors reader: one file, or a Hugging Face folder's shards through its index. Checked like
 // GGUF (tensor/gguf.h): header length, offsets, overlaps, shape products, dtypes, missing shards,
-// index entries that point outside the folder. F32, F16, BF16 (others are listed, not readable).
+// index entries that point outside the folder. F32, F16, BF16, F8_E4M3 (others are listed, not
+// readable).
 // Immutable.
 #pragma once
 

@@ -102,6 +102,25 @@ TEST_P(DeviceTest, MeansOverCompaniesGiveTheLogitsOfTheReferenceKernels) {
   }
 }
 
+// Somebody else has nearly all of the card: both numbers, and that it is in use.
+TEST(CardMemory, TakenByOthersIsSaid) {
+  if (!test_device().is_cuda()) GTEST_SKIP() << "needs --device cuda";
+  const auto card = open_card(test_device().index);
+  ASSERT_TRUE(card.ok());
+  const auto taken = Buffer::allocate(card->free_bytes - (int64_t{600} << 20), Memory::kCard);
+  ASSERT_TRUE(taken.ok()) << taken.status().message();
+  Engine::Options options;
+  options.model = path("llama");
+  options.device = test_device();
+  const auto engine = Engine::create(options);
+  std::filesystem::remove(options.model);
+  EXPECT_EQ(engine.status().code(), Code::kExhausted);
+  for (const char* text : {"MiB for KV wanted", "MiB free", "in use already", "--fit"}) {
+    EXPECT_NE(engine.status().message().find(text), std::string::npos)
+        << text << " is not in: " << engine.status().message();
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Families, DeviceTest, testing::Values("llama", "qwen2"));
 
 }  // namespace

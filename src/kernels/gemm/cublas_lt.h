@@ -36,6 +36,10 @@ struct LtOperands {
   void* y = nullptr;
 };
 
+/// Whether `library` can be opened and has the functions we call. Errors: kUnavailable naming it
+/// and the places looked at, or what it lacks.
+Status check_cublas_lt(const char* library);
+
 class CublasLt {
  public:
   /// Opens libcublasLt.so.13: where the loader looks, then below $CUDA_HOME, /usr/local/cuda and a

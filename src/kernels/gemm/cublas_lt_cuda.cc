@@ -64,16 +64,16 @@ std::vector<std::string> folders() {
   return out;
 }
 
-Result<Api> load() {
-  void* library = dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
+Result<Api> load(const char* name) {
+  void* library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
   std::string looked = "the loader's path";
   for (const std::string& folder : folders()) {
     if (library != nullptr) break;
     looked += cat(", ", folder);
-    library = dlopen(cat(folder, "/", kLibrary).c_str(), RTLD_NOW | RTLD_LOCAL);
+    library = dlopen(cat(folder, "/", name).c_str(), RTLD_NOW | RTLD_LOCAL);
   }
   if (library == nullptr) {
-    return unavailable("cuda: ", kLibrary, " not found (looked in ", looked,
+    return unavailable("cuda: ", name, " not found (looked in ", looked,
                        "); install CUDA 13's cuBLAS (package libcublas-13-0, or `pip install "
                        "nvidia-cublas` and set LD_LIBRARY_PATH to its lib folder), or use "
                        "--device cpu");
@@ -94,7 +94,8 @@ Result<Api> load() {
       find(library, "cublasLtMatmulPreferenceSetAttribute", api.preference_set)) {
     return api;
   }
-  return unavailable("cuda: ", kLibrary, " lacks a function: ", dlerror());
+  return unavailable("cuda: ", name, " lacks a function: ", dlerror(),
+                     "; install CUDA 13's cuBLAS (libcublas-13-0), or use --device cpu");
 }
 
 // One shape's descriptors and the algorithm in use. cuBLASLt is column-major: it computes
@@ -281,8 +282,10 @@ class Loaded final : public CublasLt {
 
 }  // namespace
 
+Status check_cublas_lt(const char* library) { return load(library).status(); }
+
 Result<std::unique_ptr<CublasLt>> CublasLt::open(int64_t workspace_bytes, Stream stream) {
-  static const Result<Api> api = load();
+  static const Result<Api> api = load(kLibrary);
   if (!api.ok()) return api.status();
   RK_TRY(Buffer workspace, Buffer::allocate(workspace_bytes, Memory::kCard));
   cublasLtHandle_t handle = nullptr;

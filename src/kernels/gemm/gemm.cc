@@ -30,7 +30,9 @@ constexpr WeightVariant kVariants[] = {
     {"ref", on_any, gemm_detail::pack_ref},
 };
 
-bool readable(DType dtype) { return dtype != DType::kI8 && dtype != DType::kI32; }
+bool readable(DType dtype) {
+  return dtype != DType::kI8 && dtype != DType::kI32 && dtype != DType::kE4m3;
+}
 
 Status check_part(const View& part, size_t index, int64_t k) {
   const auto bad = [&](const auto&... why) {

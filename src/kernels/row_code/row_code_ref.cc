@@ -46,16 +46,6 @@ float bounded(float x, float low, float high) {  // NaN is low
   return x < high ? x : high;
 }
 
-// e4m3 has f16's sign and order, 4 fewer bits of exponent bias 8 apart and 7 fewer of mantissa.
-uint8_t to_e4m3(float x) {
-  const uint16_t h = f32_to_f16(bounded(x, -448, 448) * (1.0F / 256));
-  const unsigned magnitude = h & 0x7fffU;
-  return static_cast<uint8_t>((h >> 8 & 0x80U) | (magnitude + 0x3fU + (magnitude >> 7 & 1U)) >> 7);
-}
-float from_e4m3(uint8_t code) {
-  return f16_to_f32(static_cast<uint16_t>((code & 0x80U) << 8 | (code & 0x7fU) << 7)) * 256;
-}
-
 }  // namespace
 
 void encode_row_ref(CodeKind kind, CodedRow dtype, void* row, uint16_t* params, uint8_t* codes,
@@ -93,7 +83,7 @@ void encode_row_ref(CodeKind kind, CodedRow dtype, void* row, uint16_t* params, 
     const float x = value(i) * inverse;
     codes[i] =
         kind == CodeKind::kFp8
-            ? to_e4m3(x)
+            ? f32_to_e4m3(x)
             : static_cast<uint8_t>(static_cast<int8_t>(std::nearbyint(bounded(x, -127, 127))));
   }
 }
@@ -109,7 +99,7 @@ void decode_row_ref(CodeKind kind, CodedRow dtype, void* row, uint16_t* params, 
       x = std::fma(code, f16_to_f32(params[2 * g + 1]), f16_to_f32(params[2 * g]));
       x += constant == nullptr ? 0.0F : constant[i];
     } else {
-      const float code = kind == CodeKind::kFp8 ? from_e4m3(codes[i])
+      const float code = kind == CodeKind::kFp8 ? e4m3_to_f32(codes[i])
                                                 : static_cast<float>(static_cast<int8_t>(codes[i]));
       x = std::fma(code, f16_to_f32(params[0]), constant == nullptr ? 0.0F : constant[i]);
     }
