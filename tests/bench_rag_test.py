@@ -229,6 +229,21 @@ class BenchRagTest(unittest.TestCase):
             self.assertEqual(run.returncode, 2, (arguments, run.stderr))
         self.assertIn("did you mean mk?", self.bench(self.folder / "never", "--tasks", "mkk").stderr)
 
+    def test_ways_to_take_rows_in_one_run(self):
+        names = ["selective:0.15", "selective:0.15:both"]
+        out = self.folder / "select"
+        done = self.bench(out, "--tasks", "mk", "--json", modes=",".join(names))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        blocks, both = (self.group(m, "mk", json.loads(done.stdout)) for m in names)
+        self.assertNotEqual(blocks["kl_mean"], both["kl_mean"])
+        # Blocks of 16 spend more than the ratio, single rows what is left of it to the row.
+        self.assertLess(both["rows"]["recomputed"], blocks["rows"]["recomputed"])
+        entries = json.loads((out / "card.json").read_text())["entries"]
+        self.assertEqual([e.get("select") for e in entries], [None, "both"])
+        done = self.bench(out, "--tasks", "mk", modes="selective:0.15:halves")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("'halves' is none of blocks, both, rows", done.stderr)
+
     def test_documents_at_rest_in_fewer_bits_are_another_card(self):
         out = self.folder / "int8"
         done = self.bench(out, "--kv-store", "int8", "--tasks", "mk", samples=1)

@@ -113,6 +113,12 @@ Result<CardEntry> read_entry(const json::value& value, const std::string& where)
   if (fit.ok()) e.fit = fit.value();
   if (has_share(e.mode)) e.ratio = f.number("ratio", 0, 1);
   if (e.mode == Mode::kRedknot) f.take("ratio", check_ffn_threshold(e.ratio));
+  if (takes_ratio(e.mode) && value.get_object().contains("select")) {
+    const auto select = parse_select(f.text("select"));
+    f.take("select", select.status());
+    if (select.ok()) e.select = select.value();
+    f.take("select", check_select(e.mode, e.select));
+  }
   if (e.mode == Mode::kBoundary) {
     e.boundary_rows = static_cast<int>(f.count("boundary_rows", 0, 1 << 20));
   }
@@ -146,6 +152,7 @@ Result<CardEntry> read_entry(const json::value& value, const std::string& where)
 json::object write_entry(const CardEntry& e) {
   json::object out{{"mode", mode_name(e.mode)}, {"fit", fit_name(e.fit)}};
   if (has_share(e.mode)) out["ratio"] = e.ratio;
+  if (e.select != SelectUnits::kBlocks) out["select"] = select_name(e.select);
   if (e.mode == Mode::kBoundary) out["boundary_rows"] = e.boundary_rows;
   out["min_tokens"] = e.min_tokens;
   out["max_tokens"] = e.max_tokens;

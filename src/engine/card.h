@@ -26,8 +26,9 @@ constexpr bool fits_on_card(Mode mode) {
 /// One measured setting.
 struct CardEntry {
   Mode mode = Mode::kReuse;
-  double ratio = 0;       ///< mode_share()
-  int boundary_rows = 0;  ///< kBoundary
+  double ratio = 0;                           ///< mode_share()
+  int boundary_rows = 0;                      ///< kBoundary
+  SelectUnits select = SelectUnits::kBlocks;  ///< takes_ratio()
   Fit fit = Fit::kLead;
   int64_t min_tokens = 0, max_tokens = 0;  ///< prompt lengths it was measured at, inclusive
   int min_documents = 0, max_documents = 0;

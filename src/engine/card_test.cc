@@ -109,6 +109,33 @@ TEST(Card, ModesThatNobodyShouldGetUnaskedAreRefused) {
   EXPECT_EQ(read->entries[1].ratio, 0.25);
 }
 
+TEST(Card, HowRowsAreTakenIsNamedWhereItIsNotBlocks) {
+  const std::string plain = card().to_json();
+  EXPECT_EQ(plain.find("\"select\""), std::string::npos);
+  const auto with = [&](const std::string& field) {
+    std::string text = plain;
+    return Card::parse(text.replace(text.find("\"ratio\""), 0, field), "c.json");
+  };
+  EXPECT_EQ(with("")->entries[1].select, SelectUnits::kBlocks);
+  EXPECT_EQ(with("\"select\":\"blocks\",")->to_json(), plain);
+  for (const SelectUnits units : {SelectUnits::kBoth, SelectUnits::kRows}) {
+    const auto read = with(cat("\"select\":\"", select_name(units), "\","));
+    ASSERT_TRUE(read.ok()) << read.status().message();
+    EXPECT_EQ(read->entries[1].select, units);
+    EXPECT_EQ(Card::parse(read->to_json(), "c")->entries[1].select, units);
+  }
+  for (const char* bad : {"\"halves\"", "1", "\"\"", "null"}) {
+    const Status status = with(cat("\"select\":", bad, ",")).status();
+    EXPECT_EQ(status.code(), Code::kInvalidArgument) << bad;
+    EXPECT_THAT(status.message(), HasSubstr("c.json.entries[1].select")) << bad;
+  }
+  Card rival = card();
+  rival.entries[1].mode = Mode::kCacheblend;
+  rival.entries[1].select = SelectUnits::kBoth;
+  EXPECT_THAT(Card::parse(rival.to_json(), "c.json").status().message(),
+              HasSubstr("entries[1].select"));
+}
+
 TEST(Card, AnothersCardIsRefusedWithBothValues) {
   EXPECT_TRUE(check_card(card(), {"ab12", "cd34", "f16"}, "c").ok());
   for (const CardIdentity& other :

@@ -32,17 +32,13 @@ void keep_what_was_said(const RequestStats& said, RequestStats& stats) {
 // What cards do not tell apart is as it was measured.
 void set_as_measured(Request& request) {
   const Request plain;
-  request.select_rows = plain.select_rows;
   request.ffn_dense_layers = plain.ffn_dense_layers;
   request.ffn_recent_rows = plain.ffn_recent_rows;
 }
 bool as_measured(const Request& request) {
   const Request plain;
-  if (request.mode == Mode::kRedknot) {
-    return request.ffn_dense_layers == plain.ffn_dense_layers &&
-           request.ffn_recent_rows == plain.ffn_recent_rows;
-  }
-  return !takes_ratio(request.mode) || request.select_rows == plain.select_rows;
+  return request.mode != Mode::kRedknot || (request.ffn_dense_layers == plain.ffn_dense_layers &&
+                                            request.ffn_recent_rows == plain.ffn_recent_rows);
 }
 
 constexpr int kHostStepRows = 128, kCardStepRows = 4096;
@@ -242,20 +238,19 @@ Request Engine::through_gate(const Request& request, RequestStats& said) const {
     out.mode = answer.mode;
     set_as_measured(out);
     set_mode_share(out, answer.ratio);
+    out.select = answer.select;
     out.boundary_rows = answer.mode == Mode::kBoundary ? answer.boundary_rows : out.boundary_rows;
     said.gate_reason = answer.reason;
     said.quality_used = answer.level;
     return out;
   }
-  said.quality_used =
-      as_measured(request)
-          ? level_of_mode(card, question, request.mode, mode_share(request), request.boundary_rows)
-          : Level::kNone;
+  const Setting asked =
+      setting_of(request.mode, mode_share(request), request.boundary_rows, request.select);
+  said.quality_used = as_measured(request) ? level_of_mode(card, question, asked) : Level::kNone;
   if (said.quality_used == Level::kNone) {
     said.gate = "bypassed";
     said.gate_reason =
         card == nullptr ? "named by hand, no card" : "named by hand, no card allows it";
-    const Setting asked = setting_of(request.mode, mode_share(request), request.boundary_rows);
     for (const SwitchedOff& off : question.off) {
       if (off.setting == asked) said.gate_reason = cat("named by hand; ", describe(off));
     }
@@ -308,6 +303,7 @@ Status Engine::check(const Request& request) const {
     return invalid_argument("boundary: k is ", request.boundary_rows, ", at least 0 wanted");
   }
   RK_RETURN_IF_ERROR(kv::check_ratio(request.selective_ratio));
+  RK_RETURN_IF_ERROR(check_select(request.mode, request.select));
   if (request.answer_tokens < 0 || request.answer_tokens > total) {
     return invalid_argument("answer_tokens: ", request.answer_tokens, " of a prompt of ", total);
   }

@@ -35,8 +35,11 @@ std::vector<double> random_scores(const Prompt& prompt, uint64_t seed, int32_t b
   return out;
 }
 
-int32_t block_rows(const Request& request) {
-  return request.select_rows ? 1 : kv::kSelectBlockRows;
+// Of the rows wanted, what blocks make up. A planted fact wants its whole sentence, prose the rows
+// that count wherever they stand (docs/fidelity.md).
+double block_share(SelectUnits units) {
+  if (units == SelectUnits::kBoth) return 0.5;
+  return units == SelectUnits::kBlocks ? 1 : 0;
 }
 
 }  // namespace
@@ -107,7 +110,8 @@ Result<std::vector<double>> Engine::score_rows(const Request& request, const Ava
                                                const CancelFn& cancelled, const Prompt& prompt) {
   switch (request.mode) {
     case Mode::kRandom:
-      return random_scores(prompt, request.sampling.seed, block_rows(request));
+      return random_scores(prompt, request.sampling.seed,
+                           request.select == SelectUnits::kRows ? 1 : kv::kSelectBlockRows);
     case Mode::kCacheblend:
       return deviation(available, cancelled, prompt);
     default:
@@ -144,7 +148,7 @@ Result<Targets> Engine::choose_targets(const Request& request, const Available& 
     RK_TRY(scores, score_rows(request, available, cancelled, run.prompt));
     run.probe_ms = now_ms() - begin_ms;
   }
-  return kv::select_rows(spans, scores, ratio, block_rows(request));
+  return kv::select_rows(spans, scores, ratio, block_share(request.select));
 }
 
 }  // namespace rk::engine

@@ -28,7 +28,7 @@ void Engine::note_shadow(const Request& request, const Run& run, const RequestSt
   const std::span<const int32_t> all(run.prompt.tokens);
   const auto emitted = all.subspan(static_cast<size_t>(run.prompt.spans.back().end));
   ShadowJob job;
-  job.setting = setting_of(stats.mode, mode_share(request), request.boundary_rows);
+  job.setting = setting_of(stats.mode, mode_share(request), request.boundary_rows, request.select);
   job.prompt_tokens = stats.prompt_tokens;
   job.claimed = stats.quality_used;
   Request& led = job.led = request;

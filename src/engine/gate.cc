@@ -42,7 +42,7 @@ std::vector<Judged> judge(const Card& card, const GateQuestion& q) {
   std::vector<Judged> out;
   for (const CardEntry& e : card.entries) {
     if (!covers(e, q)) continue;
-    const Setting setting = setting_of(e.mode, e.ratio, e.boundary_rows);
+    const Setting setting = setting_of(e.mode, e.ratio, e.boundary_rows, e.select);
     auto it = std::ranges::find(out, setting, &Judged::setting);
     if (it == out.end()) it = out.insert(it, {.setting = setting});
     if (e.fit < it->fit) *it = {.setting = setting, .fit = e.fit};
@@ -64,13 +64,15 @@ const SwitchedOff* off(const Judged& one, const GateQuestion& q) {
 
 }  // namespace
 
-Setting setting_of(Mode mode, double ratio, int boundary_rows) {
-  return {mode, has_share(mode) ? ratio : 0, mode == Mode::kBoundary ? boundary_rows : 0};
+Setting setting_of(Mode mode, double ratio, int boundary_rows, SelectUnits select) {
+  return {mode, has_share(mode) ? ratio : 0, mode == Mode::kBoundary ? boundary_rows : 0,
+          takes_ratio(mode) ? select : SelectUnits::kBlocks};
 }
 
 std::string setting_name(const Setting& s) {
   std::string out = mode_name(s.mode);
   if (has_share(s.mode)) out += cat(":", s.ratio);
+  if (s.select != SelectUnits::kBlocks) out += cat(":", select_name(s.select));
   if (s.mode == Mode::kBoundary) out += cat(":", s.boundary_rows);
   return out;
 }
@@ -80,11 +82,10 @@ std::string describe(const SwitchedOff& off) {
              " (bound, n ", off.n, "), ", level_name(off.from), " allows ", kl_bound(off.from));
 }
 
-Level level_of_mode(const Card* card, const GateQuestion& q, Mode mode, double ratio,
-                    int boundary_rows) {
+Level level_of_mode(const Card* card, const GateQuestion& q, const Setting& setting) {
   if (card == nullptr) return Level::kNone;
   for (const Judged& one : judge(*card, q)) {
-    if (one.setting == setting_of(mode, ratio, boundary_rows)) {
+    if (one.setting == setting) {
       return off(one, q) == nullptr ? one.level : Level::kNone;
     }
   }
@@ -124,6 +125,7 @@ GateAnswer choose_mode(const Card* card, const GateQuestion& q) {
   out.mode = best->setting.mode;
   out.ratio = best->setting.ratio;
   out.boundary_rows = best->setting.boundary_rows;
+  out.select = best->setting.select;
   out.level = best->level;
   out.reason = cat(setting_name(best->setting), " reaches ", level_name(out.level), " (KL at most ",
                    best->kl_high, ", needle loss at most ", best->needle_loss_high, ", n ", best->n,

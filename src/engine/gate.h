@@ -10,15 +10,19 @@
 
 namespace rk::engine {
 
-/// A lossy mode with its number; the numbers of other modes are 0.
+/// A lossy mode with its number and units; the numbers of other modes are 0, their units blocks.
 struct Setting {
   Mode mode = Mode::kReuse;
   double ratio = 0;
   int boundary_rows = 0;
+  SelectUnits select = SelectUnits::kBlocks;
   bool operator==(const Setting&) const = default;
 };
-Setting setting_of(Mode mode, double ratio, int boundary_rows);
-std::string setting_name(const Setting& setting);  ///< "selective:0.15"
+Setting setting_of(Mode mode, double ratio, int boundary_rows,
+                   SelectUnits select = SelectUnits::kBlocks);
+/// As read_mode() takes it: "selective:0.15"; units that are not blocks behind:
+/// "selective:0.15:both".
+std::string setting_name(const Setting& setting);
 
 /// A setting whose divergence left a level while it served (engine/shadow.h): what a card says of
 /// it is not believed for that level and more faithful ones.
@@ -45,6 +49,7 @@ struct GateAnswer {
   Mode mode = Mode::kPrefix;
   double ratio = 0;
   int boundary_rows = 0;
+  SelectUnits select = SelectUnits::kBlocks;
   Level level = Level::kStrict;  ///< what the chosen setting reaches
   std::string reason;            ///< one line: which entry, or what none of them reached
 };
@@ -60,8 +65,6 @@ struct GateAnswer {
 GateAnswer choose_mode(const Card* card, const GateQuestion& question);
 
 /// The level that exactly this setting reaches for this prompt; kNone where nothing covers it.
-/// `ratio` matters where has_share() only, `boundary_rows` to kBoundary.
-Level level_of_mode(const Card* card, const GateQuestion& question, Mode mode, double ratio,
-                    int boundary_rows);
+Level level_of_mode(const Card* card, const GateQuestion& question, const Setting& setting);
 
 }  // namespace rk::engine

@@ -39,14 +39,15 @@ TEST(Gate, TheFastestEntryThatReachesTheLevelIsServed) {
 TEST(Gate, AModeNamedByHandPassesOnlyAtTheMeasuredSetting) {
   const Card c = card();
   const GateQuestion here{Level::kFast, 4000, 4, Fit::kLead};
-  EXPECT_EQ(level_of_mode(&c, here, Mode::kSelective, 0.3, 0), Level::kBalanced);
-  EXPECT_EQ(level_of_mode(&c, here, Mode::kSelective, 0.2, 0), Level::kNone);
-  EXPECT_EQ(level_of_mode(&c, here, Mode::kBoundary, 0, 0), Level::kFast);
-  EXPECT_EQ(level_of_mode(&c, here, Mode::kBoundary, 0, 8), Level::kNone);
-  EXPECT_EQ(level_of_mode(&c, here, Mode::kReuse, 0, 0), Level::kNone);
-  EXPECT_EQ(level_of_mode(&c, {Level::kFast, 90000, 4, Fit::kLead}, Mode::kBoundary, 0, 0),
-            Level::kNone);
-  EXPECT_EQ(level_of_mode(nullptr, here, Mode::kBoundary, 0, 0), Level::kNone);
+  EXPECT_EQ(level_of_mode(&c, here, setting_of(Mode::kSelective, 0.3, 0)), Level::kBalanced);
+  EXPECT_EQ(level_of_mode(&c, here, setting_of(Mode::kSelective, 0.2, 0)), Level::kNone);
+  EXPECT_EQ(level_of_mode(&c, here, setting_of(Mode::kBoundary, 0, 0)), Level::kFast);
+  EXPECT_EQ(level_of_mode(&c, here, setting_of(Mode::kBoundary, 0, 8)), Level::kNone);
+  EXPECT_EQ(level_of_mode(&c, here, setting_of(Mode::kReuse, 0, 0)), Level::kNone);
+  EXPECT_EQ(
+      level_of_mode(&c, {Level::kFast, 90000, 4, Fit::kLead}, setting_of(Mode::kBoundary, 0, 0)),
+      Level::kNone);
+  EXPECT_EQ(level_of_mode(nullptr, here, setting_of(Mode::kBoundary, 0, 0)), Level::kNone);
 }
 
 // What finds planted facts may fail on prose: the setting is as faithful as the worst says.
@@ -60,7 +61,8 @@ TEST(Gate, ASettingIsAsFaithfulAsTheWorstDataThatCoversThePrompt) {
   prose.n = 75;
   c.entries.push_back(prose);
   const auto level = [&](int64_t tokens) {
-    return level_of_mode(&c, {Level::kFast, tokens, 4, Fit::kLead}, Mode::kSelective, 0.3, 0);
+    return level_of_mode(&c, {Level::kFast, tokens, 4, Fit::kLead},
+                         setting_of(Mode::kSelective, 0.3, 0));
   };
   EXPECT_EQ(level(4000), Level::kBalanced);
   c.entries.back().kl_high = 0.12;
@@ -93,6 +95,45 @@ TEST(Gate, DataWithoutPlantedFactsAllowsNothingByItself) {
   EXPECT_THAT(answer.reason, HasSubstr("no mode on the card reaches fast"));
 }
 
+// Blocks and single rows are settings of their own.
+TEST(Gate, HowRowsAreTakenIsPartOfASetting) {
+  Card c = card();
+  c.entries.push_back(c.entries[1]);
+  c.entries.back().select = SelectUnits::kBoth;
+  c.entries.back().kl_high = 0.009;
+  c.entries.back().needle_loss_high = 0.009;
+  const GateQuestion strict{Level::kStrict, 4000, 4, Fit::kLead};
+  const GateAnswer answer = choose_mode(&c, strict);
+  EXPECT_EQ(answer.mode, Mode::kSelective);
+  EXPECT_EQ(answer.select, SelectUnits::kBoth);
+  EXPECT_THAT(answer.reason, HasSubstr("selective:0.3:both reaches strict"));
+  const auto level = [&](SelectUnits units) {
+    return level_of_mode(&c, strict, setting_of(Mode::kSelective, 0.3, 0, units));
+  };
+  EXPECT_EQ(level(SelectUnits::kBlocks), Level::kBalanced);
+  EXPECT_EQ(level(SelectUnits::kBoth), Level::kStrict);
+  EXPECT_EQ(level(SelectUnits::kRows), Level::kNone);
+  GateQuestion balanced{Level::kBalanced, 4000, 4, Fit::kLead};
+  balanced.off = {{setting_of(Mode::kSelective, 0.3, 0, SelectUnits::kBoth), Level::kFast, 0.2, 9}};
+  EXPECT_EQ(choose_mode(&c, balanced).select, SelectUnits::kBlocks);
+}
+
+TEST(Gate, ASettingsNameIsReadAsTheSetting) {
+  for (const Setting& s :
+       {setting_of(Mode::kSelective, 0.15, 7),
+        setting_of(Mode::kBoundary, 0, 5, SelectUnits::kRows),
+        setting_of(Mode::kSelective, 0.3, 0, SelectUnits::kBoth),
+        setting_of(Mode::kCacheblend, 0.3, 0, SelectUnits::kRows),
+        setting_of(Mode::kReuse, 0, 0, SelectUnits::kBoth), setting_of(Mode::kRedknot, 0.6, 0)}) {
+    Request r;
+    ASSERT_TRUE(read_mode(setting_name(s), r).ok()) << setting_name(s);
+    EXPECT_EQ(setting_of(r.mode, mode_share(r), r.boundary_rows, r.select), s) << setting_name(s);
+  }
+  EXPECT_EQ(setting_name(setting_of(Mode::kSelective, 0.3, 0)), "selective:0.3");
+  EXPECT_EQ(setting_name(setting_of(Mode::kSelective, 0.3, 0, SelectUnits::kRows)),
+            "selective:0.3:rows");
+}
+
 TEST(Gate, TheFitNearestToThePromptsDecides) {
   Card c = card();
   CardEntry behind = c.entries[1];
@@ -101,7 +142,7 @@ TEST(Gate, TheFitNearestToThePromptsDecides) {
   behind.needle_loss_high = 0.009;
   c.entries.insert(c.entries.begin(), behind);
   const auto level = [&](Fit fit) {
-    return level_of_mode(&c, {Level::kFast, 4000, 4, fit}, Mode::kSelective, 0.3, 0);
+    return level_of_mode(&c, {Level::kFast, 4000, 4, fit}, setting_of(Mode::kSelective, 0.3, 0));
   };
   EXPECT_EQ(level(Fit::kPredecessor), Level::kStrict);
   EXPECT_EQ(level(Fit::kCompany), Level::kBalanced);

@@ -9,6 +9,8 @@ namespace {
 constexpr const char* kNames[] = {"dense",  "prefix",     "reuse", "boundary", "selective",
                                   "random", "cacheblend", "none",  "redknot",  "auto"};
 
+constexpr const char* kUnits[] = {"blocks", "both", "rows"};
+
 template <class T>
 bool read_number(std::string_view text, T& out) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
@@ -26,6 +28,21 @@ Result<Mode> parse_mode(std::string_view name) {
     known += cat(known.empty() ? "" : ", ", kNames[i]);
   }
   return invalid_argument("mode: '", name, "' is none of ", known);
+}
+
+const char* select_name(SelectUnits units) { return kUnits[static_cast<int>(units)]; }
+
+Result<SelectUnits> parse_select(std::string_view name) {
+  for (size_t i = 0; i < std::size(kUnits); ++i) {
+    if (name == kUnits[i]) return static_cast<SelectUnits>(i);
+  }
+  return invalid_argument("select: '", name, "' is none of blocks, both, rows");
+}
+
+Status check_select(Mode mode, SelectUnits units) {
+  const bool is_rival = mode == Mode::kRandom || mode == Mode::kCacheblend;
+  if (!is_rival || units != SelectUnits::kBoth) return {};
+  return invalid_argument("select: ", mode_name(mode), " takes blocks or rows, not both");
 }
 
 double mode_share(const Request& request) {
@@ -47,14 +64,24 @@ Status check_ffn_threshold(double threshold) {
 Status read_mode(std::string_view text, Request& request) {
   const size_t colon = text.find(':');
   RK_TRY(request.mode, parse_mode(text.substr(0, colon)));
-  if (colon == std::string_view::npos) return {};
-  const std::string_view number = text.substr(colon + 1);
+  if (colon == std::string_view::npos) return check_select(request.mode, request.select);
+  std::string_view number = text.substr(colon + 1);
   if (has_share(request.mode)) {
+    const size_t second = takes_ratio(request.mode) ? number.find(':') : std::string_view::npos;
+    if (second != std::string_view::npos) {
+      const auto units = parse_select(number.substr(second + 1));
+      if (!units.ok()) {
+        return invalid_argument("mode: '", text, "': ", units.status().message());
+      }
+      request.select = units.value();
+      number = number.substr(0, second);
+    }
     double share = 0;
     if (!read_number(number, share)) {
       return invalid_argument("mode: '", text, "': '", number, "' is no number");
     }
     set_mode_share(request, share);
+    RK_RETURN_IF_ERROR(check_select(request.mode, request.select));
     return takes_ratio(request.mode) ? kv::check_ratio(share) : check_ffn_threshold(share);
   }
   if (request.mode == Mode::kBoundary) {

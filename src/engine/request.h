@@ -41,6 +41,15 @@ constexpr bool takes_ratio(Mode mode) {
 /// A card tells settings of the mode apart by a number from 0 to 1 (mode_share).
 constexpr bool has_share(Mode mode) { return takes_ratio(mode) || mode == Mode::kRedknot; }
 
+/// What takes_ratio() takes together: blocks of 16 rows; half of the rows in blocks, then the best
+/// single ones until the ratio is spent; single rows.
+enum class SelectUnits { kBlocks, kBoth, kRows };
+const char* select_name(SelectUnits units);  ///< "blocks", "both", "rows"
+/// Errors: kInvalidArgument naming the known ones.
+Result<SelectUnits> parse_select(std::string_view name);
+/// Errors: kInvalidArgument for kBoth of a rival: kRandom and kCacheblend take one kind.
+Status check_select(Mode mode, SelectUnits units);
+
 /// kCacheblend compares K and V of this layer: the first that depends on the context.
 constexpr int kDeviationLayer = 1;
 
@@ -62,9 +71,10 @@ void set_mode_share(Request& request, double share);
 /// Errors: kInvalidArgument outside (0, 1].
 Status check_ffn_threshold(double threshold);
 /// A mode as people write it, with its number: "dense", "selective:0.3" (ratio), "boundary:32" (k),
-/// "redknot:0.6" (the FFN's threshold).
-/// Without one the request's number stays. Errors: those of parse_mode(); kInvalidArgument for a
-/// number that is none, outside its range, or behind a mode that takes none.
+/// "redknot:0.6" (the FFN's threshold); behind a ratio may stand what is taken together:
+/// "selective:0.3:both". What is not said stays as the request has it. Errors: those of
+/// parse_mode(), parse_select() and check_select(); kInvalidArgument for a number that is none,
+/// outside its range, or behind a mode that takes none.
 Status read_mode(std::string_view text, Request& request);
 
 /// Consecutive prompt tokens. A segment is a document: its rows are computed once behind the lead
@@ -80,7 +90,7 @@ struct Request {
   Level quality = Level::kStrict;  ///< kAuto: what the gate must see on the card
   int boundary_rows = 32;          ///< kBoundary: first k rows of each non-exact segment
   double selective_ratio = 0.15;   ///< takes_ratio(): share of non-exact document rows recomputed
-  bool select_rows = false;        ///< takes_ratio(): rows one by one instead of blocks of 16
+  SelectUnits select = SelectUnits::kBlocks;  ///< takes_ratio()
   /// kRedknot: where below 1, a document row runs a layer's FFN only if it is among the rows whose
   /// attention outputs, largest first, make up this share of the document's (spec A6).
   double ffn_threshold = 1;

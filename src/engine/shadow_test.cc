@@ -126,8 +126,8 @@ TEST(Shadow, TheGatePassesOverWhatIsOff) {
   EXPECT_THAT(other.reason, HasSubstr("selective:0.15 is switched off"));
   EXPECT_THAT(other.reason, HasSubstr("0.07"));
   EXPECT_THAT(other.reason, HasSubstr("balanced allows 0.05"));
-  EXPECT_EQ(level_of_mode(&card, q, Mode::kSelective, 0.15, 0), Level::kNone);
-  EXPECT_EQ(level_of_mode(&card, q, Mode::kSelective, 0.5, 0), Level::kBalanced);
+  EXPECT_EQ(level_of_mode(&card, q, setting_of(Mode::kSelective, 0.15, 0)), Level::kNone);
+  EXPECT_EQ(level_of_mode(&card, q, setting_of(Mode::kSelective, 0.5, 0)), Level::kBalanced);
   q.off.push_back({setting_of(Mode::kSelective, 0.5, 0), Level::kFast, 0.2, 9});
   EXPECT_EQ(choose_mode(&card, q).mode, Mode::kPrefix);
   // What was refuted for a stricter level only still serves this one.

@@ -9,38 +9,61 @@ namespace {
 
 struct Block {
   double score;  // mean of its rows
-  size_t span;
-  RowRange rows;
+  int64_t begin, end;
 };
 
+// Runs of at most `block_rows` rows of each candidate.
 std::vector<Block> cut_blocks(std::span<const SelectSpan> spans, std::span<const double> scores,
                               int32_t block_rows) {
   std::vector<Block> blocks;
   int64_t offset = 0;
-  for (size_t i = 0; i < spans.size(); offset += spans[i].num_rows, ++i) {
-    if (!spans[i].candidate) continue;
-    for (int32_t row = 0; row < spans[i].num_rows;) {
-      const int32_t end = row + std::min(block_rows, spans[i].num_rows - row);
+  for (const SelectSpan& span : spans) {
+    const int64_t span_end = offset + span.num_rows;
+    for (int64_t begin = offset; span.candidate && begin < span_end;) {
+      const int64_t end = std::min(begin + block_rows, span_end);
       double sum = 0;
-      for (int32_t r = row; r < end; ++r) sum += scores[static_cast<size_t>(offset + r)];
-      const double mean = sum / (end - row);
+      for (int64_t row = begin; row < end; ++row) sum += scores[static_cast<size_t>(row)];
+      const double mean = sum / static_cast<double>(end - begin);
       blocks.push_back(
-          {std::isnan(mean) ? -std::numeric_limits<double>::infinity() : mean, i, {row, end}});
-      row = end;
+          {std::isnan(mean) ? -std::numeric_limits<double>::infinity() : mean, begin, end});
+      begin = end;
     }
+    offset = span_end;
   }
   return blocks;
 }
 
-// Adjacent blocks of a span become one range. Requires: ascending order.
-std::vector<std::vector<RowRange>> join(std::span<const Block> blocks, size_t num_spans) {
-  std::vector<std::vector<RowRange>> out(num_spans);
+// Takes blocks, best first, until `wanted` rows are taken. Requires: a block is taken whole or not
+// at all before.
+void take(std::vector<Block> blocks, int64_t wanted, std::vector<bool>& taken, int64_t& num_taken) {
+  std::stable_sort(blocks.begin(), blocks.end(),
+                   [](const Block& a, const Block& b) { return a.score > b.score; });
   for (const Block& block : blocks) {
-    std::vector<RowRange>& ranges = out[block.span];
-    if (!ranges.empty() && ranges.back().end == block.rows.begin) {
-      ranges.back().end = block.rows.end;
-    } else {
-      ranges.push_back(block.rows);
+    if (num_taken >= wanted) return;
+    if (taken[static_cast<size_t>(block.begin)]) continue;
+    std::fill(taken.begin() + block.begin, taken.begin() + block.end, true);
+    num_taken += block.end - block.begin;
+  }
+}
+
+// A product that is whole but for rounding (0.15 * 20) asks for no further row.
+int64_t rows_of(double share, double num_rows) {
+  return static_cast<int64_t>(std::ceil(share * num_rows * (1 - 1e-12)));
+}
+
+// What was taken, in rows of each span.
+std::vector<std::vector<RowRange>> ranges(std::span<const SelectSpan> spans,
+                                          const std::vector<bool>& taken) {
+  std::vector<std::vector<RowRange>> out(spans.size());
+  size_t at = 0;
+  for (size_t i = 0; i < spans.size(); ++i) {
+    for (int32_t row = 0; row < spans[i].num_rows; ++row, ++at) {
+      if (!taken[at]) continue;
+      if (out[i].empty() || out[i].back().end < row) {
+        out[i].push_back({row, row + 1});
+      } else {
+        ++out[i].back().end;
+      }
     }
   }
   return out;
@@ -61,9 +84,11 @@ Status check_ratio(double ratio) {
 
 Result<std::vector<std::vector<RowRange>>> select_rows(std::span<const SelectSpan> spans,
                                                        std::span<const double> scores, double ratio,
-                                                       int32_t block_rows) {
+                                                       double block_share) {
   RK_RETURN_IF_ERROR(check_ratio(ratio));
-  if (block_rows < 1) return invalid_argument("selective: blocks of ", block_rows, " rows");
+  if (!(block_share >= 0 && block_share <= 1)) {
+    return invalid_argument("selective: a share of ", block_share, " in blocks, 0 to 1 wanted");
+  }
   int64_t num_rows = 0;
   for (size_t i = 0; i < spans.size(); ++i) {
     if (spans[i].num_rows < 0) {
@@ -83,19 +108,13 @@ Result<std::vector<std::vector<RowRange>>> select_rows(std::span<const SelectSpa
     return invalid_argument("selective: scores of ", scores.size(), " rows, ", num_rows,
                             " rows are there");
   }
-  std::vector<Block> blocks = cut_blocks(spans, scores, block_rows);
-  std::stable_sort(blocks.begin(), blocks.end(),
-                   [](const Block& a, const Block& b) { return a.score > b.score; });
-  // A product that is whole but for rounding (0.15 * 20) asks for no further row.
-  const double exact = ratio * static_cast<double>(num_candidate_rows(spans));
-  const auto wanted = static_cast<int64_t>(std::ceil(exact * (1 - 1e-12)));
-  size_t taken = 0;
-  for (int64_t rows = 0; rows < wanted; ++taken) rows += blocks[taken].rows.num_rows();
-  blocks.resize(taken);
-  std::sort(blocks.begin(), blocks.end(), [](const Block& a, const Block& b) {
-    return a.span != b.span ? a.span < b.span : a.rows.begin < b.rows.begin;
-  });
-  return join(blocks, spans.size());
+  const auto wanted =
+      static_cast<double>(rows_of(ratio, static_cast<double>(num_candidate_rows(spans))));
+  std::vector<bool> taken(static_cast<size_t>(num_rows));
+  int64_t num_taken = 0;
+  take(cut_blocks(spans, scores, kSelectBlockRows), rows_of(block_share, wanted), taken, num_taken);
+  take(cut_blocks(spans, scores, 1), rows_of(1, wanted), taken, num_taken);
+  return ranges(spans, taken);
 }
 
 }  // namespace rk::kv

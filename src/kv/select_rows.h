@@ -1,5 +1,6 @@
 // Which stored rows a request recomputes in `selective(r)` (spec A5): those that its question looks
-// at most, whole blocks of 16, until the ratio is spent. Pure; knows no pages, heads or layers.
+// at most, whole blocks of 16 until a share of the ratio is spent, the rest one by one. Pure; knows
+// no pages, heads or layers.
 #pragma once
 
 #include <cstdint>
@@ -20,15 +21,16 @@ struct SelectSpan {
   bool candidate = false;  ///< a non-exact segment: its rows may become targets
 };
 
-/// Targets of each span given: ascending, apart, not empty. Blocks of `block_rows` rows (1: rows)
-/// are taken by mean score, ties to the lower position, until at least ceil(ratio * N) rows are
-/// targets, N being the rows of all candidates. `scores` is by position; only their order and means
-/// matter, so any positive factor may be left out; NaN counts as the least. O(rows log rows).
-/// Errors: kInvalidArgument for a ratio outside [0, 1] or NaN, blocks below one row, fewer scores
-/// than rows where they decide (ratio neither 0 nor 1).
+/// Targets of each span given: ascending, apart, not empty. ceil(ratio * N) rows are wanted, N
+/// being the rows of all candidates. Blocks are taken by mean score until they hold `block_share`
+/// of those or more (1: all; 0: none is taken); then single rows by score until all are there. Ties
+/// go to the lower position. `scores` is by position; only their order and means matter, so any
+/// positive factor may be left out; NaN counts as the least. O(rows log rows). Errors:
+/// kInvalidArgument for a ratio or share outside [0, 1] or NaN, fewer scores than rows where they
+/// decide (ratio neither 0 nor 1).
 Result<std::vector<std::vector<RowRange>>> select_rows(std::span<const SelectSpan> spans,
                                                        std::span<const double> scores, double ratio,
-                                                       int32_t block_rows = kSelectBlockRows);
+                                                       double block_share = 1);
 
 /// Rows of all candidates (N above).
 int64_t num_candidate_rows(std::span<const SelectSpan> spans);

@@ -13,8 +13,8 @@ using Targets = std::vector<std::vector<RowRange>>;
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 Targets choose(const std::vector<SelectSpan>& spans, const std::vector<double>& scores,
-               double ratio, int32_t block_rows = kSelectBlockRows) {
-  auto out = select_rows(spans, scores, ratio, block_rows);
+               double ratio, double block_share = 1) {
+  auto out = select_rows(spans, scores, ratio, block_share);
   EXPECT_TRUE(out.ok()) << out.status().message();
   return out.ok() ? *out : Targets();
 }
@@ -61,19 +61,19 @@ TEST(SelectRows, AtLeastTheRatioAndNoBlockMore) {
     const Targets targets = choose(prompt(), flat(), ratio);
     EXPECT_GE(num_rows(targets), std::ceil(ratio * 60)) << ratio;
     EXPECT_LT(num_rows(targets), std::ceil(ratio * 60) + 16) << ratio;
-    EXPECT_EQ(num_rows(choose(prompt(), flat(), ratio, 1)), std::ceil(ratio * 60)) << ratio;
+    EXPECT_EQ(num_rows(choose(prompt(), flat(), ratio, 0)), std::ceil(ratio * 60)) << ratio;
   }
 }
 
 // 0.15 * 60 is a hair above 9 or below in binary; nine rows are what was asked for.
 TEST(SelectRows, RoundingAsksForNoFurtherRow) {
-  EXPECT_EQ(num_rows(choose(prompt(), flat(), 0.15, 1)), 9);
+  EXPECT_EQ(num_rows(choose(prompt(), flat(), 0.15, 0)), 9);
   const std::vector<SelectSpan> hundred{{100, true}};
   for (int percent = 1; percent < 100; ++percent) {
-    EXPECT_EQ(num_rows(choose(hundred, flat(), percent / 100.0, 1)), percent);
+    EXPECT_EQ(num_rows(choose(hundred, flat(), percent / 100.0, 0)), percent);
   }
-  EXPECT_EQ(num_rows(choose(hundred, flat(), 1e-9, 1)), 1);
-  EXPECT_EQ(num_rows(choose(hundred, flat(), 0.5001, 1)), 51);
+  EXPECT_EQ(num_rows(choose(hundred, flat(), 1e-9, 0)), 1);
+  EXPECT_EQ(num_rows(choose(hundred, flat(), 0.5001, 0)), 51);
 }
 
 TEST(SelectRows, NoneAndAllNeedNoScores) {
@@ -99,8 +99,26 @@ TEST(SelectRows, RowsOneByOne) {
   scores[7 + 3] = 4;
   scores[7 + 4] = 3;
   scores[82] = 2;
-  EXPECT_EQ(choose(prompt(), scores, 4.0 / 60, 1),
+  EXPECT_EQ(choose(prompt(), scores, 4.0 / 60, 0),
             (Targets{{}, {{3, 5}, {39, 40}}, {}, {}, {{0, 1}}, {}}));
+}
+
+// The best block by its mean, then the best rows elsewhere, one of them behind the block.
+TEST(SelectRows, HalfInBlocksHalfOneByOne) {
+  auto scores = flat();
+  for (int i = 16; i < 32; ++i) scores[static_cast<size_t>(7 + i)] = 4;
+  scores[7 + 3] = 9;
+  scores[7 + 32] = 5;
+  scores[82 + 19] = 7;
+  EXPECT_EQ(choose(prompt(), scores, 19.0 / 60, 0.5),
+            (Targets{{}, {{3, 4}, {16, 33}}, {}, {}, {{19, 20}}, {}}));
+  EXPECT_EQ(choose(prompt(), scores, 3.0 / 60, 0),
+            (Targets{{}, {{3, 4}, {32, 33}}, {}, {}, {{19, 20}}, {}}));
+  for (const double ratio : {0.01, 0.15, 0.25, 0.5, 0.75, 0.99}) {
+    const int64_t rows = num_rows(choose(prompt(), flat(), ratio, 0.5));
+    EXPECT_GE(rows, std::ceil(ratio * 60)) << ratio;
+    EXPECT_LT(rows, std::ceil(ratio * 60) + (ratio < 0.5 ? 16 : 1)) << ratio;
+  }
 }
 
 TEST(SelectRows, ScoresThatAreNoNumbersComeLast) {
@@ -116,7 +134,9 @@ TEST(SelectRows, BadArgumentsAreNamed) {
     ASSERT_FALSE(out.ok()) << ratio;
     EXPECT_THAT(out.status().message(), testing::HasSubstr("0 to 1"));
   }
-  EXPECT_FALSE(select_rows(prompt(), flat(), 0.5, 0).ok());
+  EXPECT_FALSE(select_rows(prompt(), flat(), 0.5, -0.1).ok());
+  EXPECT_FALSE(select_rows(prompt(), flat(), 0.5, 1.1).ok());
+  EXPECT_FALSE(select_rows(prompt(), flat(), 0.5, kNan).ok());
   EXPECT_FALSE(select_rows(prompt(), std::vector<double>(110), 0.5).ok());
   const std::vector<SelectSpan> negative{{-1, true}};
   EXPECT_FALSE(select_rows(negative, flat(), 0.5).ok());

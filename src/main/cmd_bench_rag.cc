@@ -385,7 +385,8 @@ Command cmd_bench_rag() {
                   "generated samples: mk, mv, hop2, vt2, cwe; all unless --data is given");
         flags.add("--modes", f->modes,
                   "modes beside dense, with their number: prefix, reuse, boundary:32 (EPIC), "
-                  "selective:0.15, redknot:0.6, random:0.15, cacheblend:0.15, none (no documents)");
+                  "selective:0.15, selective:0.15:both (half of the rows one by one), redknot:0.6, "
+                  "random:0.15, cacheblend:0.15, none (no documents)");
         flags.add("-n,--samples", f->num_samples,
                   "samples of each task and length, and of --data; 0: 20, and all of --data");
         flags.add("--lengths", f->lengths, "tokens of a generated prompt with its answer");

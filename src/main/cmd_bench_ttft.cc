@@ -93,6 +93,7 @@ Status measure(const TtftFlags& f, const CommonFlags& common, const Session& ses
     std::vector<float> dense_row, row;
     for (const std::string& mode : f.modes()) {
       if (round < 0 && mode != "reuse") continue;
+      request.select = engine::SelectUnits::kBlocks;  // where the name says nothing
       RK_RETURN_IF_ERROR(engine::read_mode(mode, request));
       Timer timer;
       // The host has them anyway; a card that were asked for them would not choose the token.

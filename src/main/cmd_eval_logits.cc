@@ -53,7 +53,11 @@ Status read_options(const json::object& options, Spec& spec) {
       if (!value.is_int64() || (value.get_int64() != 16 && value.get_int64() != 1)) {
         return bad("options.block", "blocks are 16 rows, or 1");
       }
-      spec.request.select_rows = value.get_int64() == 1;
+      spec.request.select =
+          value.get_int64() == 1 ? engine::SelectUnits::kRows : engine::SelectUnits::kBlocks;
+    } else if (key == "select") {
+      if (!value.is_string()) return bad("options.select", "blocks, both or rows wanted");
+      RK_TRY(spec.request.select, engine::parse_select(std::string(value.get_string())));
     } else if (key == "company") {
       RK_TRY(spec.request.company, read_ids(value, "options.company"));
     } else if (key == "plan") {
@@ -63,8 +67,8 @@ Status read_options(const json::object& options, Spec& spec) {
         spec.plan_json = json::serialize(value);
       }
     } else if (key != "seed") {
-      return bad("options",
-                 cat("'", std::string(key), "' is none of k, ratio, block, company, plan, seed"));
+      return bad("options", cat("'", std::string(key),
+                                "' is none of k, ratio, block, select, company, plan, seed"));
     }
   }
   return {};

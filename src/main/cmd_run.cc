@@ -13,11 +13,11 @@ namespace json = boost::json;
 
 struct RunFlags {
   std::vector<std::string> documents;
-  std::string mode = "auto", quality = "strict", order = "keep";
+  std::string mode = "auto", quality = "strict", order = "keep", select = "blocks";
   std::string question;
   int max_tokens = 256, boundary_rows = 32;
   double ratio = 0.15;
-  bool select_rows = false, guardian = false;
+  bool guardian = false;
   int64_t context = 0;
   double temperature = 0;
 };
@@ -26,7 +26,7 @@ struct RunFlags {
 Status read_recovery(const RunFlags& f, engine::Request& request) {
   request.boundary_rows = f.boundary_rows;
   request.selective_ratio = f.ratio;
-  request.select_rows = f.select_rows;
+  RK_TRY(request.select, engine::parse_select(f.select));
   request.any_order = f.order == "any";
   request.guardian = f.guardian;
   if (!(f.ratio >= 0 && f.ratio <= 1)) {
@@ -146,17 +146,17 @@ Command cmd_run() {
         flags.add("-d,--document", f->documents, "a UTF-8 text file; may repeat");
         flags.add(
             "--mode", f->mode,
-            "dense, prefix, reuse, boundary[:k], selective[:ratio], redknot[:FFN threshold]; to "
-            "compare with: random[:ratio], cacheblend[:ratio], none (no documents); or auto: what "
-            "--card "
-            "allows at --quality");
+            "dense, prefix, reuse, boundary[:k], selective[:ratio[:select]], redknot[:FFN "
+            "threshold]; to compare with: random[:ratio], cacheblend[:ratio], none (no documents); "
+            "or auto: what --card allows at --quality");
         flags.choice("--quality", f->quality, {"strict", "balanced", "fast"},
                      "mode auto: the fastest mode measured to be this faithful");
         flags.add("--boundary-rows", f->boundary_rows, "boundary: rows recomputed per document");
         flags.add("--ratio", f->ratio,
                   "selective, random, cacheblend: share of document rows recomputed, 0 to 1");
-        flags.add("--select-rows", f->select_rows,
-                  "selective, random, cacheblend: rows one by one instead of blocks of 16");
+        flags.choice("--select", f->select, {"blocks", "both", "rows"},
+                     "selective, random, cacheblend: blocks of 16 rows, or rows one by one; "
+                     "selective: or both, half of the ratio each");
         flags.choice("--order", f->order, {"keep", "any"},
                      "any: documents may change places for the best fit of what is stored");
         flags.add(

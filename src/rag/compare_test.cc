@@ -253,6 +253,15 @@ TEST(ModeSpecs, ListsStartWithDense) {
   EXPECT_EQ(names(" reuse , dense,boundary:8,boundary"), "dense reuse boundary:8 boundary ");
   EXPECT_EQ(names("random:0.3,cacheblend:0.15,none"), "dense random:0.3 cacheblend:0.15 none ");
   EXPECT_EQ(names("reuse,reuse"), "mode 'reuse' is given twice");
+  EXPECT_EQ(names("selective:0.3:both,selective:0.3:blocks,selective:0.3:rows"),
+            "dense selective:0.3:both selective:0.3 selective:0.3:rows ");
+  EXPECT_EQ(names("selective:0.3,selective:0.3:blocks"), "mode 'selective:0.3' is given twice");
+  EXPECT_FALSE(parse_mode_list("selective:0.3:halves").ok());
+  engine::Request r;
+  parse_mode_list("selective:0.3:both")->back().apply(r);
+  EXPECT_EQ(r.select, engine::SelectUnits::kBoth);
+  parse_mode_list("selective:0.3")->back().apply(r);
+  EXPECT_EQ(r.select, engine::SelectUnits::kBlocks);
   EXPECT_NE(names("warp").find("'warp' is none of dense, prefix"), std::string::npos);
   EXPECT_FALSE(parse_mode_list("boundary:-1").ok());
   EXPECT_FALSE(parse_mode_list("boundary:x").ok());

@@ -19,7 +19,8 @@ std::string field(const Fields& fields, const char* name) {
 }
 
 bool same_setting(const engine::CardEntry& a, const engine::CardEntry& b) {
-  return a.mode == b.mode && a.ratio == b.ratio && a.boundary_rows == b.boundary_rows;
+  return a.mode == b.mode && a.ratio == b.ratio && a.boundary_rows == b.boundary_rows &&
+         a.select == b.select;
 }
 
 // A measurement speaks for easier prompts too: shorter ones down to the next length that the same
@@ -105,6 +106,7 @@ engine::Card measured_card(const Summary& summary, const std::vector<const Sampl
     e.mode = setting.mode;
     e.ratio = engine::mode_share(setting);
     e.boundary_rows = setting.mode == engine::Mode::kBoundary ? setting.boundary_rows : 0;
+    if (engine::takes_ratio(setting.mode)) e.select = setting.select;
     e.fit = fit;
     e.low_precision = identity.low_precision;
     set_range(results, g, e);

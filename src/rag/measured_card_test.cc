@@ -70,6 +70,42 @@ TEST(MeasuredCard, StatesWhatWasMeasuredAndTheGateReadsIt) {
   EXPECT_EQ(answer.ratio, 0.3);
 }
 
+// Each of a run's ways to take rows is an entry, and none widens another's range.
+TEST(MeasuredCard, HowRowsAreTakenIsAnEntryOfItsOwn) {
+  std::vector<SampleResult> samples;
+  for (int i = 0; i < 400; ++i) {
+    samples.push_back(sample(i, 0.04, false));
+    SampleResult& r = samples.back();
+    r.modes.push_back(r.modes[2]);
+    r.modes.back().mode = "selective:0.3:both";
+    r.modes.back().kl = 0.02;
+    r.modes.back().ttft_ms = 35;
+    if (i % 2 == 0) continue;
+    r.length_tokens = 8192;
+    r.prompt_tokens = 8000;
+    r.modes.erase(r.modes.begin() + 2);
+  }
+  std::vector<const SampleResult*> results;
+  for (const auto& s : samples) results.push_back(&s);
+  const engine::Card card =
+      measured_card(summarize(results, 5), results, {"w", "p", "f16"}, engine::Fit::kLead);
+  ASSERT_EQ(card.entries.size(), 3U);
+  for (const engine::CardEntry& e : card.entries) {
+    const bool both = e.select == engine::SelectUnits::kBoth;
+    EXPECT_NEAR(e.mean_kl, both ? 0.02 : 0.04, 1e-9);
+    EXPECT_TRUE(both || e.max_tokens < 5000);
+  }
+  const auto read = engine::Card::parse(card.to_json(), "card");
+  ASSERT_TRUE(read.ok()) << read.status().message();
+  engine::GateQuestion here{engine::Level::kBalanced, 8000, 8, engine::Fit::kLead};
+  EXPECT_EQ(engine::choose_mode(&*read, here).select, engine::SelectUnits::kBoth);
+  here.prompt_tokens = 3905;
+  EXPECT_EQ(engine::choose_mode(&*read, here).select, engine::SelectUnits::kBoth);
+  here.off = {{engine::setting_of(engine::Mode::kSelective, 0.3, 0, engine::SelectUnits::kBoth),
+               engine::Level::kFast, 0.2, 9}};
+  EXPECT_EQ(engine::choose_mode(&*read, here).select, engine::SelectUnits::kBlocks);
+}
+
 TEST(MeasuredCard, ALongerMeasurementCoversWhatLiesBetweenItAndTheNextShorterOne) {
   std::vector<SampleResult> samples;
   for (int i = 0; i < 40; ++i) {
@@ -121,8 +157,9 @@ TEST(MeasuredCard, DataStandsBesideThePlantedFacts) {
   EXPECT_NEAR(data.mean_kl, 0.1, 1e-9);
   EXPECT_NEAR(facts.mean_kl, 0.02, 1e-9);
   const engine::GateQuestion here{engine::Level::kFast, 3500, 8, engine::Fit::kLead};
-  EXPECT_EQ(engine::level_of_mode(&card, here, engine::Mode::kSelective, 0.3, 0),
-            engine::Level::kFast);  // 0 lost in 100: at most 3 %, but KL 0.1
+  EXPECT_EQ(
+      engine::level_of_mode(&card, here, engine::setting_of(engine::Mode::kSelective, 0.3, 0)),
+      engine::Level::kFast);  // 0 lost in 100: at most 3 %, but KL 0.1
 }
 
 TEST(MeasuredCard, FewSamplesAreCalledExploratoryAndReachNothing) {

@@ -7,12 +7,15 @@
 namespace rk::rag {
 
 void ModeSpec::apply(engine::Request& request) const {
+  request.select = engine::SelectUnits::kBlocks;    // where the name says nothing
   RK_CHECK(engine::read_mode(name, request).ok());  // it was read before
 }
 
 Result<ModeSpec> parse_mode_spec(std::string_view text) {
   engine::Request request;
   RK_RETURN_IF_ERROR(engine::read_mode(text, request));
+  constexpr std::string_view kUnsaid = ":blocks";
+  if (text.ends_with(kUnsaid)) text.remove_suffix(kUnsaid.size());
   return ModeSpec{std::string(text), request.mode};
 }
 
@@ -22,11 +25,11 @@ Result<std::vector<ModeSpec>> parse_mode_list(std::string_view text) {
   modes.push_back(std::move(dense));
   std::vector<std::string> given;
   for (const std::string& name : split_list(text)) {
-    if (std::find(given.begin(), given.end(), name) != given.end()) {
-      return invalid_argument("mode '", name, "' is given twice");
-    }
-    given.push_back(name);
     RK_TRY(auto spec, parse_mode_spec(name));
+    if (std::find(given.begin(), given.end(), spec.name) != given.end()) {
+      return invalid_argument("mode '", spec.name, "' is given twice");
+    }
+    given.push_back(spec.name);
     if (name != "dense") modes.push_back(std::move(spec));
   }
   return modes;

@@ -1,5 +1,5 @@
 // A mode of the engine with its number, as the command line spells it: "dense", "boundary:32",
-// "selective:0.15". Plain values.
+// "selective:0.15", "selective:0.15:both". Plain values.
 #pragma once
 
 #include <string>
@@ -11,10 +11,10 @@
 namespace rk::rag {
 
 struct ModeSpec {
-  std::string name;  ///< as spelled; the key in every result
+  std::string name;  ///< as spelled, less ":blocks"; the key in every result
   engine::Mode mode = engine::Mode::kDense;
 
-  /// Sets mode and number of a request.
+  /// Sets mode, number and units of a request.
   void apply(engine::Request& request) const;
 };
 

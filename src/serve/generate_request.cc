@@ -146,8 +146,8 @@ std::string without_name(std::string_view name, const std::string& message) {
   return message.starts_with(prefix) ? message.substr(prefix.size()) : message;
 }
 
-// {"mode", "k", "ratio", "select_rows", "company", "reuse", "quality", "order", "guardian",
-// "write"}: exact rows unless the caller names a mode or a quality.
+// {"mode", "k", "ratio", "select", "company", "reuse", "quality", "order", "guardian", "write"}:
+// exact rows unless the caller names a mode or a quality.
 void read_redknot(JsonFields& fields, const ModelInfo& info, GenerateRequest& out) {
   out.engine.mode = engine::Mode::kPrefix;
   out.engine.company = info.company.tokens;
@@ -155,17 +155,22 @@ void read_redknot(JsonFields& fields, const ModelInfo& info, GenerateRequest& ou
   const json::object* object = fields.object("redknot");
   if (object == nullptr) return;
   JsonFields inner(*object, "redknot.");
-  std::string mode, reuse, quality, order;
+  std::string mode, reuse, quality, order, select;
   inner.string("mode", 64, mode);
   inner.string("reuse", 64, reuse);
   inner.string("quality", 64, quality);
   inner.string("order", 64, order);
   inner.integer("k", 0, 1 << 20, out.engine.boundary_rows);
   inner.number("ratio", 0, 1, out.engine.selective_ratio);
-  inner.boolean("select_rows", out.engine.select_rows);
+  inner.string("select", 64, select);
   inner.boolean("guardian", out.engine.guardian);
   inner.boolean("write", out.engine.cache_write);
   read_company(inner, info, out.engine);
+  if (inner.ok() && !select.empty()) {
+    const auto units = engine::parse_select(select);
+    if (!units.ok()) inner.fail("select", without_name("select", units.status().message()));
+    if (units.ok()) out.engine.select = units.value();
+  }
   if (inner.ok() && !mode.empty()) {
     const Status parsed = engine::read_mode(mode, out.engine);
     if (!parsed.ok()) inner.fail("mode", without_name("mode", parsed.message()));

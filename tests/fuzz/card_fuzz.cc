@@ -25,12 +25,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       RK_CHECK(answer.level >= level && !answer.reason.empty());
       RK_CHECK(answer.mode == Mode::kPrefix || fits_on_card(answer.mode));
       // What is switched off is not chosen again.
-      const Setting off = setting_of(answer.mode, answer.ratio, answer.boundary_rows);
+      const Setting off =
+          setting_of(answer.mode, answer.ratio, answer.boundary_rows, answer.select);
       question.off = {{off, Level::kFast, 1, 8}};
       const GateAnswer other = choose_mode(&*card, question);
       RK_CHECK(other.level >= level);
       RK_CHECK(other.mode == Mode::kPrefix ||
-               !(setting_of(other.mode, other.ratio, other.boundary_rows) == off));
+               !(setting_of(other.mode, other.ratio, other.boundary_rows, other.select) == off));
     }
   }
   return 0;

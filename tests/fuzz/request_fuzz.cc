@@ -37,6 +37,7 @@ void check_request(const GenerateRequest& request, bool may_hold_ids) {
   RK_CHECK(engine.num_logprobs >= -1 && engine.num_logprobs <= 20);
   RK_CHECK(engine.boundary_rows >= 0);
   RK_CHECK(engine.selective_ratio >= 0 && engine.selective_ratio <= 1);
+  RK_CHECK_OK(engine::check_select(engine.mode, engine.select));
   RK_CHECK_OK(engine::check_ffn_threshold(engine.ffn_threshold));
   RK_CHECK(engine.quality != engine::Level::kNone && !engine.stored_only);
   const kernels::SampleOptions& s = engine.sampling;

@@ -87,8 +87,8 @@ TEST_F(GateTest, AModeNamedByHandIsServedAndSaysSo) {
   EXPECT_EQ(run(**engine, r).outcome.stats.gate, "pass");
 }
 
-// Cards are measured with blocks: rows one by one are another choice.
-TEST_F(GateTest, WhatACardDoesNotTellApartRunsAsItWasMeasured) {
+// The card says how rows are taken: what a request would have counts only where it names the mode.
+TEST_F(GateTest, RowsAreTakenAsTheyWereMeasured) {
   card_.entries[0].mode = Mode::kSelective;
   card_.entries[0].ratio = 0.5;
   auto engine = with_card();
@@ -97,7 +97,7 @@ TEST_F(GateTest, WhatACardDoesNotTellApartRunsAsItWasMeasured) {
   const auto blocks = run(**engine, r).outcome.stats;
   EXPECT_EQ(blocks.mode, Mode::kSelective);
   EXPECT_NE(blocks.recomputed, 25);  // half of the second document to the row
-  r.select_rows = true;
+  r.select = SelectUnits::kRows;
   EXPECT_EQ(run(**engine, r).outcome.stats.recomputed_rows, blocks.recomputed_rows);
   r.mode = Mode::kSelective;
   r.selective_ratio = 0.5;
@@ -105,8 +105,32 @@ TEST_F(GateTest, WhatACardDoesNotTellApartRunsAsItWasMeasured) {
   EXPECT_EQ(rows.gate, "bypassed");
   EXPECT_EQ(rows.quality_used, Level::kNone);
   EXPECT_EQ(rows.recomputed, 25);
-  r.select_rows = false;
+  r.select = SelectUnits::kBlocks;
   EXPECT_EQ(run(**engine, r).outcome.stats.gate, "pass");
+}
+
+TEST_F(GateTest, TheCardSetsHowRowsAreTaken) {
+  card_.entries[0].mode = Mode::kSelective;
+  card_.entries[0].ratio = 0.5;
+  card_.entries[0].select = SelectUnits::kBoth;
+  auto engine = with_card();
+  ASSERT_TRUE(engine.ok()) << engine.status().message();
+  Request r = two_documents(Level::kFast);
+  const auto both = run(**engine, r).outcome.stats;
+  EXPECT_EQ(both.mode, Mode::kSelective);
+  EXPECT_EQ(both.gate, "pass");
+  EXPECT_EQ(both.recomputed, 25);  // half of the second document to the row
+  EXPECT_THAT(both.gate_reason, HasSubstr("selective:0.5:both reaches fast"));
+  r.mode = Mode::kSelective;
+  r.selective_ratio = 0.5;
+  for (const SelectUnits units : {SelectUnits::kBlocks, SelectUnits::kBoth, SelectUnits::kRows}) {
+    r.select = units;
+    const auto named = run(**engine, r).outcome.stats;
+    const bool measured = units == SelectUnits::kBoth;
+    EXPECT_EQ(named.gate, measured ? "pass" : "bypassed") << select_name(units);
+    EXPECT_EQ(named.quality_used, measured ? Level::kFast : Level::kNone);
+    EXPECT_EQ(named.recomputed_rows == both.recomputed_rows, measured);
+  }
 }
 
 TEST_F(GateTest, RedknotIsLetThroughToo) {

@@ -68,7 +68,7 @@ TEST_P(Rivals, RecomputeAsManyRowsAsSelective) {
       for (const double ratio : {0.01, 0.3, 0.77}) {
         auto e = engine(options);
         Request r = recompute(mode(), ratio);
-        r.select_rows = rows;
+        r.select = rows ? SelectUnits::kRows : SelectUnits::kBlocks;
         RequestStats miss, hit;
         const auto before = logits(*e, r, 11, &miss);
         EXPECT_LT(distance(before, logits(*e, r, 11, &hit)), same_within());
@@ -156,7 +156,7 @@ TEST(CacheblendRows, AreThoseThatTheContextChanges) {
     asked[3].tokens[10] = mark(kAsked);
     asked[4].tokens[static_cast<size_t>(at)] = asker(kAsked);
     Request r = recompute(Mode::kCacheblend, 0.01, asked);
-    r.select_rows = true;
+    r.select = SelectUnits::kRows;
     EXPECT_EQ(recomputed(*e, r), (Rows{{kThird + at, kThird + at + 1}})) << at;
     asked[3].tokens[10] = 1;  // nothing to find
     r.spans = asked;
@@ -200,6 +200,12 @@ TEST(RivalModes, AreReadWithTheirNumbers) {
   EXPECT_EQ(r.selective_ratio, 0.25);
   EXPECT_TRUE(read_mode("cacheblend:1", r).ok());
   EXPECT_EQ(r.mode, Mode::kCacheblend);
+  EXPECT_TRUE(read_mode("random:0.5:rows", r).ok());
+  EXPECT_EQ(r.select, SelectUnits::kRows);
+  EXPECT_TRUE(read_mode("cacheblend:0.5:blocks", r).ok());
+  EXPECT_EQ(r.select, SelectUnits::kBlocks);
+  EXPECT_THAT(read_mode("random:0.5:both", r).message(), testing::HasSubstr("blocks or rows"));
+  EXPECT_FALSE(read_mode("cacheblend", r).ok());  // as it stands: both
   EXPECT_TRUE(read_mode("none", r).ok());
   for (const char* bad : {"random:1.01", "random:-1", "cacheblend:nan", "cacheblend:x", "none:1"}) {
     EXPECT_EQ(read_mode(bad, r).code(), Code::kInvalidArgument) << bad;

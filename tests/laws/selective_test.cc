@@ -78,26 +78,33 @@ TEST_P(SelectiveProbe, LiesBetweenReuseAndDense) {
 }
 
 TEST_P(SelectiveProbe, CountsWhatItRecomputes) {
-  for (const bool rows : {false, true}) {
+  using enum SelectUnits;
+  for (const SelectUnits units : {kBlocks, kBoth, kRows}) {
     for (const double ratio : {0.01, 0.15, 0.3, 0.77}) {
       auto e = engine();
       Request r = selective(ratio);
-      r.select_rows = rows;
+      r.select = units;
       RequestStats miss, hit;
       logits(*e, r, 11, &miss);
       logits(*e, r, 11, &hit);
       const auto wanted = static_cast<int64_t>(std::ceil(ratio * kCandidates));
       EXPECT_GE(hit.recomputed, wanted) << ratio;
-      EXPECT_LT(hit.recomputed, wanted + (rows ? 1 : 16)) << ratio;
+      EXPECT_LT(hit.recomputed, wanted + (units == kRows ? 1 : 16)) << ratio;
       EXPECT_EQ(hit.recomputed_rows, miss.recomputed_rows);
-      int64_t counted = 0;
+      int64_t counted = 0, in_blocks = 0;
       for (const auto& [begin, end] : hit.recomputed_rows) {
         counted += end - begin;
         const int first = begin < kThird ? kSecond : kThird, size = begin < kThird ? 50 : 33;
-        EXPECT_TRUE(rows || (begin - first) % 16 == 0) << begin;
-        EXPECT_TRUE(rows || (end - first) % 16 == 0 || end == first + size) << end;
+        EXPECT_TRUE(units != kBlocks || (begin - first) % 16 == 0) << begin;
+        EXPECT_TRUE(units != kBlocks || (end - first) % 16 == 0 || end == first + size) << end;
+        for (int at = first; at < first + size; at += 16) {  // whole blocks
+          const int last = std::min(at + 16, first + size);
+          in_blocks += at >= begin && last <= end ? last - at : 0;
+        }
       }
       EXPECT_EQ(hit.recomputed, counted);
+      EXPECT_TRUE(units != kBoth || 2 * in_blocks >= wanted) << in_blocks;
+      EXPECT_TRUE(units != kBoth || ratio < 0.3 || hit.recomputed == wanted) << hit.recomputed;
       EXPECT_EQ(miss.recomputed, counted);
       EXPECT_EQ(miss.fresh, 157 - counted);  // documents computed now count as fresh
       EXPECT_EQ(hit.fresh, 11);              // all before the second document is exact
@@ -117,7 +124,7 @@ TEST_P(SelectiveProbe, MakesRoomForThePagesOfSingleRows) {
   for (uint32_t i = 0; i < 6; ++i) {
     Request r = selective(0.1, {fresh(21, 1), fresh(5, 2), document(400, 10 + i), fresh(11, 6)});
     r.spans[1].segment = true;  // the long document is never exact
-    r.select_rows = true;
+    r.select = SelectUnits::kRows;
     Answer answer;
     e->run(r, 0, answer);
     EXPECT_TRUE(answer.outcome.status.ok()) << i << ": " << answer.outcome.status.message();
@@ -178,6 +185,23 @@ TEST_P(SelectiveEnds, BadNumbersAreNamed) {
   EXPECT_THAT(e->check(r).message(), testing::HasSubstr("1000"));
 }
 
+// The ends have nothing to choose: how rows are taken changes nothing.
+TEST_P(SelectiveEnds, AreTheSameHoweverRowsAreTaken) {
+  for (const double ratio : {0.0, 1.0}) {
+    auto e = engine();
+    const auto want = logits(*e, selective(ratio), 11);
+    for (const SelectUnits units : {SelectUnits::kBoth, SelectUnits::kRows}) {
+      Request r = selective(ratio);
+      r.select = units;
+      RequestStats stats;
+      e->clear_cache();
+      EXPECT_EQ(logits(*e, r, 11, &stats), want) << select_name(units);
+      EXPECT_EQ(stats.recomputed, ratio == 0 ? 0 : kCandidates);
+      EXPECT_EQ(stats.probe_ms, 0);
+    }
+  }
+}
+
 TEST(SelectiveMode, IsReadWithItsRatio) {
   Request r;
   EXPECT_TRUE(read_mode("selective:0.25", r).ok());
@@ -185,11 +209,24 @@ TEST(SelectiveMode, IsReadWithItsRatio) {
   EXPECT_EQ(r.selective_ratio, 0.25);
   EXPECT_TRUE(read_mode("selective", r).ok());
   EXPECT_EQ(r.selective_ratio, 0.25);
+  EXPECT_TRUE(read_mode("selective:0.3:both", r).ok());
+  EXPECT_EQ(r.select, SelectUnits::kBoth);
+  EXPECT_EQ(r.selective_ratio, 0.3);
+  EXPECT_TRUE(read_mode("selective:0.2", r).ok());
+  EXPECT_EQ(r.select, SelectUnits::kBoth);  // what is not said stays
+  EXPECT_TRUE(read_mode("selective:0.2:rows", r).ok());
+  EXPECT_EQ(r.select, SelectUnits::kRows);
+  EXPECT_TRUE(read_mode("selective:0.2:blocks", r).ok());
+  EXPECT_EQ(r.select, SelectUnits::kBlocks);
+  EXPECT_THAT(read_mode("selective:0.2:halves", r).message(),
+              testing::HasSubstr("'halves' is none of blocks, both, rows"));
   EXPECT_TRUE(read_mode("boundary:7", r).ok());
   EXPECT_EQ(r.boundary_rows, 7);
   for (const char* bad :
        {"selective:", "selective:nan", "selective:1.01", "selective:-0.1", "selective:0.5x",
-        "selective:inf", "boundary:-1", "boundary:x", "dense:1", "nothing", "", ":"}) {
+        "selective:inf", "selective:0.5:", "selective::both", "selective:both",
+        "selective:0.5:both:rows", "boundary:7:rows", "redknot:0.5:rows", "boundary:-1",
+        "boundary:x", "dense:1", "nothing", "", ":"}) {
     const Status status = read_mode(bad, r);
     EXPECT_EQ(status.code(), Code::kInvalidArgument) << bad;
   }
@@ -207,10 +244,10 @@ class SelectiveMass : public testing::Test {
     return spans;
   }
   Rows recomputed(const std::vector<PromptSpan>& spans, double ratio, int answer_tokens = 0,
-                  bool rows = false) {
+                  SelectUnits units = SelectUnits::kBlocks) {
     Request r = selective(ratio, spans);
     r.answer_tokens = answer_tokens;
-    r.select_rows = rows;
+    r.select = units;
     RequestStats stats;
     engine_->clear_cache();
     logits(*engine_, r, 1, &stats);
@@ -224,7 +261,7 @@ TEST_F(SelectiveMass, TargetsAreWhereTheQuestionLooks) {
   std::fill(spans[5].tokens.begin() + 2, spans[5].tokens.begin() + 8, asker(kAsked));
   spans[3].tokens[20] = mark(kAsked);  // of the second document, block 1
   EXPECT_EQ(recomputed(spans, 0.01), (Rows{{kSecond + 16, kSecond + 32}}));
-  EXPECT_EQ(recomputed(spans, 0.01, 0, true), (Rows{{kSecond + 20, kSecond + 21}}));
+  EXPECT_EQ(recomputed(spans, 0.01, 0, SelectUnits::kRows), (Rows{{kSecond + 20, kSecond + 21}}));
   spans[3].tokens[20] = 1;
   spans[4].tokens[32] = mark(kAsked);  // the third's last block, one row long
   EXPECT_EQ(recomputed(spans, 0.01), (Rows{{kThird + 32, kThird + 33}}));

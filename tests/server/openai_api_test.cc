@@ -148,13 +148,16 @@ TEST_F(ServerTest, SamplingAndModeReachTheEngine) {
   EXPECT_EQ(r.boundary_rows, 8);
   EXPECT_EQ(r.stop_tokens, std::vector<int32_t>{258});
   const json::value selective =
-      complete(R"({"prompt":"x","redknot":{"mode":"selective","ratio":0.15,"select_rows":true}})");
+      complete(R"({"prompt":"x","redknot":{"mode":"selective","ratio":0.15,"select":"rows"}})");
   EXPECT_EQ(engine.last.mode, engine::Mode::kSelective);
   EXPECT_EQ(engine.last.selective_ratio, 0.15);
-  EXPECT_TRUE(engine.last.select_rows);
+  EXPECT_EQ(engine.last.select, engine::SelectUnits::kRows);
   EXPECT_EQ(selective.at("redknot").at("gate").as_string(), "bypassed");
   complete(R"({"prompt":"x","redknot":{"mode":"selective:0.3"}})");
   EXPECT_EQ(engine.last.selective_ratio, 0.3);
+  EXPECT_EQ(engine.last.select, engine::SelectUnits::kBlocks);
+  complete(R"({"prompt":"x","redknot":{"mode":"selective:0.3:both"}})");
+  EXPECT_EQ(engine.last.select, engine::SelectUnits::kBoth);
   complete(R"({"prompt":"x","redknot":{"reuse":"off"},"ignore_eos":true})");
   EXPECT_EQ(engine.last.mode, engine::Mode::kDense);
   EXPECT_FALSE(engine.last.cache_read || engine.last.cache_write);

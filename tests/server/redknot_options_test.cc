@@ -74,7 +74,8 @@ TEST_F(ServerTest, ShadowChecksAreReported) {
 }
 
 TEST_F(ServerTest, ShadowChecksThatSwitchedAModeOffAreReported) {
-  const auto setting = engine::setting_of(engine::Mode::kSelective, 0.15, 0);
+  const auto setting =
+      engine::setting_of(engine::Mode::kSelective, 0.15, 0, engine::SelectUnits::kBoth);
   engine.shadow = {.share = 0.1,
                    .num_answers = 90,
                    .num_sampled = 10,
@@ -85,9 +86,9 @@ TEST_F(ServerTest, ShadowChecksThatSwitchedAModeOffAreReported) {
   start();
   EXPECT_EQ(get(port(), "/health").body,
             R"({"status":"ok","shadow":{"share":0.1,"sampled":10,"checked":9,"dropped":1,)"
-            R"("off":[{"mode":"selective:0.15","min_tokens":4096,"quality":"fast"}]}})");
+            R"("off":[{"mode":"selective:0.15:both","min_tokens":4096,"quality":"fast"}]}})");
   const std::string page = get(port(), "/metrics").body;
-  const std::string row = R"(mode="selective:0.15",tokens="4096")";
+  const std::string row = R"(mode="selective:0.15:both",tokens="4096")";
   for (const std::string& line : {cat("redknot_shadow_off{card=\"1\",", row, "} 1"),
                                   cat("redknot_shadow_off{card=\"0\",", row, "} 0"),
                                   cat("redknot_shadow_checks{card=\"1\",", row, "} 8"),
