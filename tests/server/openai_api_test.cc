@@ -434,10 +434,13 @@ TEST_F(ServerTest, AFullQueueAnswers429AndTheEnginesFailure500) {
   ASSERT_TRUE(eventually([&] { return engine.cancelled == 1; }));
   engine.endless = false;
   engine.token_ms = 0;
-  complete(R"({"prompt":"FAIL"})", 500);
-  const RawReply stream = post(port(), "/v1/completions", R"({"prompt":"FAIL","stream":true})");
-  EXPECT_EQ(stream.status, 500);
-  expect_alive();
+  // A place is free a moment after its answer has gone out, and nobody may wait for it here.
+  const auto becomes = [&](int status, const char* body) {
+    return eventually([&] { return post(port(), "/v1/completions", body).status == status; });
+  };
+  EXPECT_TRUE(becomes(500, R"({"prompt":"FAIL"})"));
+  EXPECT_TRUE(becomes(500, R"({"prompt":"FAIL","stream":true})"));
+  EXPECT_TRUE(becomes(200, R"({"prompt":"hi"})"));
 }
 
 TEST_F(ServerTest, ABrokenDeviceIsNeitherHealthyNorReady) {
