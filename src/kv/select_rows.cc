@@ -35,7 +35,10 @@ std::vector<Block> cut_blocks(std::span<const SelectSpan> spans, std::span<const
 
 // Takes blocks, best first, until `wanted` rows are taken. Requires: a block is taken whole or not
 // at all before.
-void take(std::vector<Block> blocks, int64_t wanted, std::vector<bool>& taken, int64_t& num_taken) {
+void take(std::span<const SelectSpan> spans, std::span<const double> scores, int32_t block_rows,
+          int64_t wanted, std::vector<bool>& taken, int64_t& num_taken) {
+  if (num_taken >= wanted) return;
+  std::vector<Block> blocks = cut_blocks(spans, scores, block_rows);
   std::stable_sort(blocks.begin(), blocks.end(),
                    [](const Block& a, const Block& b) { return a.score > b.score; });
   for (const Block& block : blocks) {
@@ -47,8 +50,8 @@ void take(std::vector<Block> blocks, int64_t wanted, std::vector<bool>& taken, i
 }
 
 // A product that is whole but for rounding (0.15 * 20) asks for no further row.
-int64_t rows_of(double share, double num_rows) {
-  return static_cast<int64_t>(std::ceil(share * num_rows * (1 - 1e-12)));
+int64_t rows_of(double share, int64_t num_rows) {
+  return static_cast<int64_t>(std::ceil(share * static_cast<double>(num_rows) * (1 - 1e-12)));
 }
 
 // What was taken, in rows of each span.
@@ -108,12 +111,11 @@ Result<std::vector<std::vector<RowRange>>> select_rows(std::span<const SelectSpa
     return invalid_argument("selective: scores of ", scores.size(), " rows, ", num_rows,
                             " rows are there");
   }
-  const auto wanted =
-      static_cast<double>(rows_of(ratio, static_cast<double>(num_candidate_rows(spans))));
+  const int64_t wanted = rows_of(ratio, num_candidate_rows(spans));
   std::vector<bool> taken(static_cast<size_t>(num_rows));
   int64_t num_taken = 0;
-  take(cut_blocks(spans, scores, kSelectBlockRows), rows_of(block_share, wanted), taken, num_taken);
-  take(cut_blocks(spans, scores, 1), rows_of(1, wanted), taken, num_taken);
+  take(spans, scores, kSelectBlockRows, rows_of(block_share, wanted), taken, num_taken);
+  take(spans, scores, 1, wanted, taken, num_taken);
   return ranges(spans, taken);
 }
 
