@@ -244,8 +244,7 @@ Request Engine::through_gate(const Request& request, RequestStats& said) const {
     said.quality_used = answer.level;
     return out;
   }
-  const Setting asked =
-      setting_of(request.mode, mode_share(request), request.boundary_rows, request.select);
+  const Setting asked = setting_of(request);
   said.quality_used = as_measured(request) ? level_of_mode(card, question, asked) : Level::kNone;
   if (said.quality_used == Level::kNone) {
     said.gate = "bypassed";

@@ -42,7 +42,7 @@ std::vector<Judged> judge(const Card& card, const GateQuestion& q) {
   std::vector<Judged> out;
   for (const CardEntry& e : card.entries) {
     if (!covers(e, q)) continue;
-    const Setting setting = setting_of(e.mode, e.ratio, e.boundary_rows, e.select);
+    const Setting setting = setting_of(e);
     auto it = std::ranges::find(out, setting, &Judged::setting);
     if (it == out.end()) it = out.insert(it, {.setting = setting});
     if (e.fit < it->fit) *it = {.setting = setting, .fit = e.fit};
@@ -67,6 +67,14 @@ const SwitchedOff* off(const Judged& one, const GateQuestion& q) {
 Setting setting_of(Mode mode, double ratio, int boundary_rows, SelectUnits select) {
   return {mode, has_share(mode) ? ratio : 0, mode == Mode::kBoundary ? boundary_rows : 0,
           takes_ratio(mode) ? select : SelectUnits::kBlocks};
+}
+
+Setting setting_of(const CardEntry& e) {
+  return setting_of(e.mode, e.ratio, e.boundary_rows, e.select);
+}
+
+Setting setting_of(const Request& r) {
+  return setting_of(r.mode, mode_share(r), r.boundary_rows, r.select);
 }
 
 std::string setting_name(const Setting& s) {

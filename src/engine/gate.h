@@ -20,6 +20,8 @@ struct Setting {
 };
 Setting setting_of(Mode mode, double ratio, int boundary_rows,
                    SelectUnits select = SelectUnits::kBlocks);
+Setting setting_of(const CardEntry& entry);
+Setting setting_of(const Request& request);
 /// As read_mode() takes it: "selective:0.15"; units that are not blocks behind:
 /// "selective:0.15:both".
 std::string setting_name(const Setting& setting);

@@ -273,10 +273,6 @@ Status read_rope(const json::object& object, const std::string& where, RopeConfi
   return f.status();
 }
 
-}  // namespace
-
-namespace {
-
 // quantization_config: fp8 in e4m3 is read, by itself or as compressed-tensors name it. Which
 // scales a matrix has, its tensors say. True for fp8. Scales of activations are made anew for every
 // row.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "engine/gate.h"
 #include "rag/mode_spec.h"
 #include "rag/tasks.h"
 
@@ -18,11 +19,6 @@ std::string field(const Fields& fields, const char* name) {
   return "";
 }
 
-bool same_setting(const engine::CardEntry& a, const engine::CardEntry& b) {
-  return a.mode == b.mode && a.ratio == b.ratio && a.boundary_rows == b.boundary_rows &&
-         a.select == b.select;
-}
-
 // A measurement speaks for easier prompts too: shorter ones down to the next length that the same
 // kind of data was measured at (half of the least), and fewer documents. Divergence grows with both
 // (docs/bench-rag.md). Data without planted facts can only forbid (engine/gate.h), so it speaks as
@@ -34,7 +30,7 @@ void cover_easier(engine::Card& card) {
     int64_t shorter = 0;
     const engine::CardEntry* next = nullptr;
     for (const engine::CardEntry& other : measured) {
-      if (!same_setting(e, other)) continue;
+      if (engine::setting_of(e) != engine::setting_of(other)) continue;
       const bool speaks = other.needle_n > 0;
       if (speaks == facts && other.max_tokens < e.min_tokens) {
         shorter = std::max(shorter, other.max_tokens);
@@ -97,16 +93,17 @@ engine::Card measured_card(const Summary& summary, const std::vector<const Sampl
     const bool whole =
         g.task == kAllTasks || g.task == kDataTask || several_tasks.count(g.length_tokens) == 0;
     if (!whole || !spec.ok() || !g.kl) continue;
-    engine::Request setting;
-    spec->apply(setting);
+    engine::Request request;
+    spec->apply(request);
     const bool exact =
-        setting.mode == engine::Mode::kDense || setting.mode == engine::Mode::kPrefix;
-    if (exact || !engine::fits_on_card(setting.mode)) continue;
+        request.mode == engine::Mode::kDense || request.mode == engine::Mode::kPrefix;
+    if (exact || !engine::fits_on_card(request.mode)) continue;
     engine::CardEntry e;
-    e.mode = setting.mode;
-    e.ratio = engine::mode_share(setting);
-    e.boundary_rows = setting.mode == engine::Mode::kBoundary ? setting.boundary_rows : 0;
-    if (engine::takes_ratio(setting.mode)) e.select = setting.select;
+    const engine::Setting measured = engine::setting_of(request);
+    e.mode = measured.mode;
+    e.ratio = measured.ratio;
+    e.boundary_rows = measured.boundary_rows;
+    e.select = measured.select;
     e.fit = fit;
     e.low_precision = identity.low_precision;
     set_range(results, g, e);
