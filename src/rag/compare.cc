@@ -64,14 +64,10 @@ void copy_stats(const engine::RequestStats& s, ModeResult& result) {
 // What a timed run leaves for the comparison.
 struct Comparer::Timed {
   std::vector<int32_t> tokens;
-  std::vector<float> rows;  ///< [tokens, vocab], log probabilities; empty where not kept
+  std::vector<float> rows;  ///< [tokens, vocab], log probabilities
   size_t vocab = 0;
   std::span<const float> row(size_t i) const { return std::span(rows).subspan(i * vocab, vocab); }
 };
-
-bool Comparer::keeps_rows(size_t mode) const {
-  return options_.modes[mode].mode == Mode::kDense || options_.modes[mode].mode == Mode::kPrefix;
-}
 
 Request Comparer::request(const std::vector<PromptSpan>& spans) const {
   Request request;
@@ -163,8 +159,7 @@ Status Comparer::time_mode(const std::vector<PromptSpan>& spans, size_t mode, co
   options_.modes[mode].apply(asked);
   timed.vocab = static_cast<size_t>(subject_.engine->vocab_size());
   // The engine takes the time to the first token before it hands out a distribution.
-  const bool with_rows = keeps_rows(mode);
-  asked.give_logits = with_rows;
+  asked.give_logits = true;
   Collector collector;
   if (subject_.drop_expanded) subject_.drop_expanded();
   subject_.engine->run(asked, 0, collector);
@@ -178,7 +173,7 @@ Status Comparer::time_mode(const std::vector<PromptSpan>& spans, size_t mode, co
   result.score = sample.needle ? needle_score(result.answer, sample.answers) : result.f1;
   if (const auto& times = collector.times_ms; times.size() > 1) {
     const auto steps = static_cast<double>(times.size() - 1);
-    const double spent = times.back() - times.front() - (with_rows ? steps * distribution_ms_ : 0);
+    const double spent = times.back() - times.front() - steps * distribution_ms_;
     if (spent > 0) result.tokens_per_s = 1000 * steps / spent;
   }
   timed.tokens = std::move(collector.tokens);
@@ -191,8 +186,14 @@ Status Comparer::follow(const std::vector<PromptSpan>& spans, size_t mode, const
                         const Timed& own, ModeResult& result) {
   const size_t num_tokens = dense.tokens.size();
   if (num_tokens == 0) return {};
-  std::vector<float> rows = own.rows;
-  if (rows.empty() || own.tokens != dense.tokens) {
+  std::vector<float> rows;
+  // A distribution is behind the tokens before it: its own token may differ.
+  const bool own_rows_follow =
+      own.tokens.size() >= num_tokens && own.rows.size() >= dense.rows.size() &&
+      std::equal(dense.tokens.begin(), dense.tokens.end() - 1, own.tokens.begin());
+  if (own_rows_follow) {
+    rows.assign(own.rows.begin(), own.rows.begin() + static_cast<int64_t>(dense.rows.size()));
+  } else {
     Request led = request(spans);
     options_.modes[mode].apply(led);
     led.answer_tokens = static_cast<int>(num_tokens) - 1;

@@ -82,9 +82,6 @@ class Comparer {
                    Timed& timed, ModeResult& result);
   Status follow(const std::vector<engine::PromptSpan>& spans, size_t mode, const Timed& dense,
                 const Timed& own, ModeResult& result);
-  /// True where the timed run keeps its distributions: an exact mode costs as much again to follow,
-  /// and mostly gives dense's very tokens.
-  bool keeps_rows(size_t mode) const;
 
   Subject subject_;
   CompareOptions options_;

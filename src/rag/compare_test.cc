@@ -167,10 +167,20 @@ TEST_F(CompareTest, DocumentsAreStoredOnceAndTimedRunsLeaveNothing) {
     EXPECT_EQ(r.spans[1].tokens.size(), 3U);
   }
   EXPECT_EQ(engine_.runs[7].boundary_rows, 3);
-  ASSERT_EQ(engine_.led.size(), 2U);  // reuse and boundary; prefix gave dense's tokens
+  ASSERT_EQ(engine_.led.size(), 1U);  // reuse; the others gave dense's tokens
   EXPECT_EQ(engine_.led[0].answer_tokens, 3);
   EXPECT_EQ(engine_.led[0].spans.back().tokens, (std::vector<int32_t>{2, 2, 1, 2, 1}));
   EXPECT_FALSE(engine_.led[0].cache_write);
+}
+
+TEST_F(CompareTest, ARunThatGaveTheTokensBeforeADistributionNeedNotBeLed) {
+  options_.max_tokens = 2;  // reuse strays at the second, which leaves its distribution right
+  Comparer comparer(subject(), options_);
+  const auto r = comparer.compare(sample("s"), 0);
+  ASSERT_TRUE(r.ok());
+  EXPECT_TRUE(engine_.led.empty());
+  EXPECT_FALSE(r->modes[2].same_answer);
+  EXPECT_NEAR(*r->modes[2].kl, (0.75 - 0.25 / 3) * std::log(9.0) / 2, 1e-6);
 }
 
 TEST_F(CompareTest, AKnownPredecessorIsAPairThatRecurred) {
