@@ -153,10 +153,16 @@ Status CudaDecoder::stage(const StepInput& input, const Rows& rows, Step& step) 
     RK_TRY(step.sample_adjust, arena_.add_padded(adjust, room));
   }
   const int last = step.num_layers - 1, grain = step.is_decode ? kDecodeGrain : 1;
-  const int last_of_all = step.num_scored > 0 ? last + 1 : last;  // layers that all rows attend in
+  // Layers that all rows attend in: of a decode step the last one too, its rows all have logits.
+  const int last_of_all = step.num_scored > 0 || step.is_decode ? last + 1 : last;
   RK_RETURN_IF_ERROR(plan_layers(sets, q_pos, num_keys, 0, last_of_all, plan, config_.head_dim,
                                  grain, arena_, step.plans));
-  if (step.num_logits > 0) {
+  if (step.is_decode) {
+    step.logits_plan.plans = {
+        step.plans.plans[static_cast<size_t>(step.plans.plan_of_layer.back())]};
+    step.logits_plan.plan_of_layer = {0};
+    step.plans.plan_of_layer.pop_back();
+  } else if (step.num_logits > 0) {
     RK_RETURN_IF_ERROR(plan_layers(sets, logits_q_pos, num_keys, last, last + 1, plan,
                                    config_.head_dim, grain, arena_, step.logits_plan));
   }
@@ -373,7 +379,8 @@ Status CudaDecoder::run_step(int64_t num_rows, const Step& step) {
                                     .y = logits,
                                     .normed = normed}));
   if (step.sample_rows == nullptr) return {};
-  return kernels::sample_cuda(logits, step.sample_rows, step.sample_adjust, tokens_, stream_);
+  return kernels::sample_cuda(logits, step.sample_rows, step.sample_adjust,
+                              logits_pinned_.as<int32_t>(), stream_);
 }
 
 Status CudaDecoder::hand_back(const StepInput& input, const Step& step) {
@@ -381,10 +388,11 @@ Status CudaDecoder::hand_back(const StepInput& input, const Step& step) {
   if (mass_bytes == 0 && step.num_logits == 0) return {};
   RK_RETURN_IF_ERROR(copy_from_card(mass_pinned_.data(), mass_.data(), mass_bytes, stream_));
   const auto num_rows = static_cast<int64_t>(input.logits_rows.size());
-  const bool tokens = input.sampling != nullptr;
-  const void* from = tokens ? static_cast<const void*>(tokens_) : logits_.data;
-  const int64_t bytes = tokens ? num_rows * 4 : num_rows * config_.vocab_size * 4;
-  RK_RETURN_IF_ERROR(copy_from_card(logits_pinned_.data(), from, bytes, stream_));
+  const bool tokens = input.sampling != nullptr;  // those the kernel wrote to the host itself
+  const int64_t bytes = num_rows * (tokens ? int64_t{4} : config_.vocab_size * 4);
+  if (!tokens) {
+    RK_RETURN_IF_ERROR(copy_from_card(logits_pinned_.data(), logits_.data, bytes, stream_));
+  }
   RK_RETURN_IF_ERROR(sync_stream(stream_));
   arena_.all_done();
   const auto* mass = mass_pinned_.as<float>();

@@ -132,7 +132,8 @@ class CudaDecoder : public Decoder {
   Weight embedding_, output_;
   Buffer rope_cos_sin_;
   kernels::RopeView rope_;
-  Buffer workspace_, parts_, logits_pinned_;
+  Buffer workspace_, parts_;
+  Buffer logits_pinned_;         ///< logits on the host, or tokens, which the card writes there
   Buffer mass_, mass_pinned_;    ///< [G, context] f32; pinned: the same on the host
   Buffer ffn_pinned_;            ///< norms_ and ffn_rows_ on the host
   float* norms_ = nullptr;       ///< [max_step_rows] of attention outputs
@@ -140,7 +141,7 @@ class CudaDecoder : public Decoder {
   CardEvent norms_sent_;
   View x_, normed_, qkv_, attended_, gate_up_, hidden_, last_x_, last_q_, logits_;
   float *part_o_ = nullptr, *part_lse_ = nullptr, *lse_ = nullptr;  ///< lse: [max_step_rows, H]
-  int32_t *next_item_ = nullptr, *tokens_ = nullptr;
+  int32_t* next_item_ = nullptr;
   CardArena arena_;
   CardTables tables_;
   CardSights sights_;

@@ -160,9 +160,8 @@ Status CudaDecoder::carve_workspace() {
   const auto bytes = [](const Want& w) {
     return (dtype_bytes(w.dtype, w.rows * w.width) + 255) / 256 * 256;
   };
-  const int64_t token_bytes = (last * 4 + 255) / 256 * 256;
   const int64_t list_bytes = (rows * 4 + 255) / 256 * 256;  // norms_, ffn_rows_
-  int64_t total = 256 + token_bytes + 2 * list_bytes + rows * c.num_heads * 4;
+  int64_t total = 256 + 2 * list_bytes + rows * c.num_heads * 4;
   for (const Want& w : wants) total += bytes(w);
   RK_TRY(workspace_, Buffer::allocate(total, Memory::kCard));
   auto* next = workspace_.as<std::byte>();
@@ -171,10 +170,9 @@ Status CudaDecoder::carve_workspace() {
     next += bytes(w);
   }
   gate_up_ = View(gate_up_.data, DType::kBf16, {rows, 2 * c.ffn});
-  tokens_ = reinterpret_cast<int32_t*>(next);
-  next_item_ = reinterpret_cast<int32_t*>(next + token_bytes);
+  next_item_ = reinterpret_cast<int32_t*>(next);
   RK_RETURN_IF_ERROR(zero_on_card(next_item_, 256, stream_));
-  next += token_bytes + 256;
+  next += 256;
   norms_ = reinterpret_cast<float*>(next);
   ffn_rows_ = reinterpret_cast<int32_t*>(next + list_bytes);
   lse_ = reinterpret_cast<float*>(next + 2 * list_bytes);

@@ -38,8 +38,8 @@ SampleRow make_sample_row(const SampleOptions& options, const SampleHistory& his
                           int64_t vocab_size, std::vector<SampleAdjust>& adjust);
 
 /// tokens[i] = the choice of row i, or -1 where none of its logits is finite. logits [R, V] f32 on
-/// the card, rows may be strided; rows with entries are adjusted in place. rows [R], adjust and
-/// tokens [R] on the card. Errors: kInvalidArgument.
+/// the card, rows may be strided; rows with entries are adjusted in place. rows [R] and adjust on
+/// the card, tokens [R] there or in pinned memory of the host. Errors: kInvalidArgument.
 Status sample_cuda(const View& logits, const SampleRow* rows, const SampleAdjust* adjust,
                    int32_t* tokens, Stream stream);
 
