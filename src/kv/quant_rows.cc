@@ -30,6 +30,25 @@ Codes codes_of(RowFormat format) {
   return {};
 }
 
+// Room for the ids of a document that no copy or kernel uses any more.
+Result<RowCoder::Ids*> free_ids(RowCoder& coder, int64_t bytes) {
+  if (coder.copies == nullptr) {
+    RK_TRY(coder.copies, create_stream());
+  }
+  RowCoder::Ids& ids = coder.ids[coder.next_ids];
+  coder.next_ids = 1 - coder.next_ids;
+  if (ids.card.num_bytes() == 0) {
+    RK_TRY(ids.sent, create_event());
+    RK_TRY(ids.read, create_event());
+  }
+  RK_RETURN_IF_ERROR(sync_event(ids.read));
+  if (ids.card.num_bytes() < bytes) {
+    RK_TRY(ids.pinned, Buffer::allocate(2 * bytes, Memory::kPinned));
+    RK_TRY(ids.card, Buffer::allocate(2 * bytes, Memory::kCard));
+  }
+  return &ids;
+}
+
 }  // namespace
 
 const char* row_format_name(RowFormat format) { return kNames[static_cast<size_t>(format)]; }
@@ -127,30 +146,28 @@ Status QuantRows::code_on_host(bool encode, const PagePool& pool, const FrameRow
 Status QuantRows::code_on_card(bool encode, const PagePool& pool, const FrameRows& rows,
                                RowCoder& coder) const {
   const Codes codes = codes_of(format_);
-  std::vector<PageId> ids;
-  for (int h = 0; h < rows.num_heads(); ++h) {
-    ids.insert(ids.end(), rows.pages(h).begin(), rows.pages(h).end());
-  }
-  const auto id_bytes = static_cast<int64_t>(ids.size() * sizeof(PageId));
-  if (coder.page_ids.num_bytes() < id_bytes) {
-    RK_RETURN_IF_ERROR(sync_stream(coder.stream));  // what reads the old ones
-    RK_TRY(coder.page_ids, Buffer::allocate(2 * id_bytes, Memory::kCard));
-  }
-  RK_RETURN_IF_ERROR(copy_to_card(coder.page_ids.data(), ids.data(), id_bytes, coder.stream));
+  const int64_t id_bytes = num_pages() * static_cast<int64_t>(sizeof(PageId));
+  RK_TRY(RowCoder::Ids * ids, free_ids(coder, id_bytes));
+  auto* to = ids->pinned.as<PageId>();
+  for (int h = 0; h < rows.num_heads(); ++h) to = std::ranges::copy(rows.pages(h), to).out;
+  RK_RETURN_IF_ERROR(copy_to_card(ids->card.data(), ids->pinned.data(), id_bytes, coder.copies));
+  RK_RETURN_IF_ERROR(note_event(ids->sent, coder.copies));
+  RK_RETURN_IF_ERROR(wait_event(ids->sent, coder.stream));
   kernels::RowCodeCudaArgs args;
   args.k = codes.k;
   args.v = codes.v;
   args.k_pages = pool.k_pages();
   args.v_pages = pool.v_pages();
-  args.pages = coder.page_ids.as<PageId>();
+  args.pages = ids->card.as<PageId>();
   args.blocks = blocks_.as<uint8_t>();
   args.num_heads = num_heads_;
   args.pages_per_head = pages_per_head_;
   args.num_rows = num_rows_;
   args.key_constant = coder.key_bias;
   args.rope = coder.rope;
-  return encode ? kernels::encode_rows_cuda(args, coder.stream)
-                : kernels::decode_rows_cuda(args, coder.stream);
+  RK_RETURN_IF_ERROR(encode ? kernels::encode_rows_cuda(args, coder.stream)
+                            : kernels::decode_rows_cuda(args, coder.stream));
+  return note_event(ids->read, coder.stream);
 }
 
 }  // namespace rk::kv

@@ -41,8 +41,16 @@ struct RowCoder {
   kernels::RopeView rope;  ///< tables in the pool's memory that cover every row; of key_bias
   kernels::Context* ctx = nullptr;  ///< for pages on the host
   Stream stream =
-      nullptr;           ///< for pages on a card: behind all that was put there, before what comes
-  Buffer page_ids = {};  ///< on the card, reused
+      nullptr;  ///< for pages on a card: behind all that was put there, before what comes
+  /// Page ids on their way to a card: those of the next document go up, on a stream of their own,
+  /// while this one's rows are coded.
+  struct Ids {
+    Buffer pinned, card;
+    CardEvent sent, read;  ///< the copy is done; what reads them is done
+  };
+  Ids ids[2] = {};
+  int next_ids = 0;
+  Stream copies = nullptr;
 };
 
 class QuantRows {

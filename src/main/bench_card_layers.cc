@@ -33,6 +33,7 @@ constexpr struct {
   const char* name;
 } kForms[] = {{CudaWeightForm::kBf16, "bf16"},
               {CudaWeightForm::kFp8, "fp8"},
+              {CudaWeightForm::kFp8Blocks, "fp8-128"},
               {CudaWeightForm::kInt8G32, "int8"},
               {CudaWeightForm::kInt4G32, "int4"}};
 

@@ -107,7 +107,8 @@ int64_t matrix_bytes(const WeightFiles* files, const std::string& name, int64_t 
   if (weights == CardWeights::kFp8 && is_layer) return n * k;
   if (files == nullptr || weights == CardWeights::kBf16) return 2 * n * k;
   const auto dtype = files->stored_dtype(name);
-  if (!dtype || dtype_info(*dtype).block_elems == 1) return 2 * n * k;  // fp8 becomes bf16
+  if (dtype == DType::kE4m3 && is_layer) return n * k;
+  if (!dtype || dtype_info(*dtype).block_elems == 1) return 2 * n * k;
   switch (*dtype) {
     case DType::kQ4_0:
     case DType::kQ4_1:
@@ -119,6 +120,11 @@ int64_t matrix_bytes(const WeightFiles* files, const std::string& name, int64_t 
 }
 
 }  // namespace
+
+bool takes_fp8(const WeightFiles* files, CardWeights weights) {
+  return weights == CardWeights::kFp8 ||
+         (weights == CardWeights::kAuto && files != nullptr && files->num_fp8_bytes() > 0);
+}
 
 CardMemory card_memory(const WeightFiles* files, const ModelConfig& c,
                        const Decoder::Options& options) {
@@ -146,7 +152,7 @@ CardMemory card_memory(const WeightFiles* files, const ModelConfig& c,
                                 4 * std::max(c.ffn, c.hidden) + 8) +
                         logits * (4 * c.hidden + 2 * q + 4 * c.vocab_size) +
                         int64_t{kMaxCardParts} * 128 * (c.head_dim + 1) * 4 + (int64_t{80} << 20);
-  if (options.card_weights == CardWeights::kFp8) out.workspace_bytes += rows * std::max(c.ffn, q);
+  if (takes_fp8(files, options.card_weights)) out.workspace_bytes += rows * std::max(c.ffn, q);
   const int64_t context = options.context_tokens > 0 ? options.context_tokens : c.context_tokens;
   out.workspace_bytes += 4 * (rows * c.num_heads + context * c.num_kv_heads);  // of scores
   const int64_t list =

@@ -59,6 +59,8 @@ struct StepInput {
 /// How a card keeps the layers' matrices. kAuto: as the file has them, quantised ones in the least
 /// form that loses nothing.
 enum class CardWeights : uint8_t { kAuto, kBf16, kFp8 };
+/// Whether a layer's products may be in fp8: asked for, or (kAuto) as the files have it.
+bool takes_fp8(const WeightFiles* files, CardWeights weights);
 
 /// Bytes of the linear layers' weights as they lie in memory: what one forward pass reads.
 struct MatrixBytes {

@@ -96,6 +96,8 @@ class CudaDecoder : public Decoder {
   Status load_layer(Source& source, int index);
   /// Matrices [size, k] one below the other; random ones keep the size of what passes through.
   Result<Weight> matrix(Source& source, Parts parts, int64_t k, CardWeights weights);
+  /// The same of parts that the files keep in fp8.
+  Result<Weight> fp8_matrix(Source& source, Parts parts, int64_t k);
   /// f32 vectors one behind the other; `otherwise` where there are no files.
   Result<Buffer> vector(Source& source, Parts parts, float otherwise);
   Result<Buffer> to_card(std::span<const float> values);

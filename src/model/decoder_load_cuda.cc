@@ -46,6 +46,10 @@ Result<CudaDecoder::Weight> CudaDecoder::matrix(Source& source, Parts parts, int
     const float deviation = 1.0F / std::sqrt(static_cast<float>(k));
     RK_TRY(weight, gemm_->random(n, k, form, ++source.seed, deviation));
   } else {
+    const bool fp8 = std::ranges::all_of(parts, [&](const Part& part) {
+      return source.files->stored_dtype(source.prefix + part.name) == DType::kE4m3;
+    });
+    if (weights == CardWeights::kAuto && fp8) return fp8_matrix(source, parts, k);
     std::vector<View> views;
     for (const Part& part : parts) {
       RK_TRY(const View view, source.files->tensor(source.prefix + part.name, {part.size, k}));
@@ -59,6 +63,18 @@ Result<CudaDecoder::Weight> CudaDecoder::matrix(Source& source, Parts parts, int
     RK_TRY(weight, gemm_->upload(views, form));
     for (const View& view : views) source.files->forget(view);
   }
+  weight_bytes_ += weight->num_bytes();
+  return weight;
+}
+
+Result<CudaDecoder::Weight> CudaDecoder::fp8_matrix(Source& source, Parts parts, int64_t k) {
+  std::vector<Fp8Matrix> matrices;
+  for (const Part& part : parts) {
+    RK_TRY(auto matrix, source.files->fp8(source.prefix + part.name, part.size, k));
+    matrices.push_back(std::move(matrix));
+  }
+  RK_TRY(Weight weight, gemm_->upload_fp8(matrices));
+  for (const Fp8Matrix& m : matrices) source.files->forget(m.codes);
   weight_bytes_ += weight->num_bytes();
   return weight;
 }
@@ -109,7 +125,7 @@ Status CudaDecoder::load(const WeightFiles* files) {
           c.hidden * std::max({c.vocab_size, 2 * c.ffn, q_width() + 2 * kv_width()});
     }
   }
-  if (options_.card_weights == CardWeights::kFp8) {
+  if (takes_fp8(files, options_.card_weights)) {
     gemm.fp8_elements = max_step_rows() * std::max({c.hidden, q_width(), c.ffn});
   }
   RK_TRY(gemm_, kernels::GemmCuda::create(gemm, stream_));

@@ -109,12 +109,15 @@ class CardEvent {
  private:
   friend Result<CardEvent> create_event();
   friend Status note_event(const CardEvent& event, Stream stream);
+  friend Status wait_event(const CardEvent& event, Stream stream);
   friend Status sync_event(const CardEvent& event);
   void* handle_ = nullptr;
 };
 Result<CardEvent> create_event();
 /// The point behind everything that the stream was given so far.
 Status note_event(const CardEvent& event, Stream stream);
+/// What the stream is given from now on starts behind the event. The host goes on.
+Status wait_event(const CardEvent& event, Stream stream);
 /// Waits until the stream got there. Errors: as sync_stream.
 Status sync_event(const CardEvent& event);
 

@@ -159,6 +159,10 @@ Status note_event(const CardEvent& event, Stream stream) {
   return check("event", cudaEventRecord(static_cast<cudaEvent_t>(event.handle_), stream));
 }
 
+Status wait_event(const CardEvent& event, Stream stream) {
+  return check("event", cudaStreamWaitEvent(stream, static_cast<cudaEvent_t>(event.handle_), 0));
+}
+
 Status sync_event(const CardEvent& event) {
   return check("step", cudaEventSynchronize(static_cast<cudaEvent_t>(event.handle_)));
 }

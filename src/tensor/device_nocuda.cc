@@ -30,6 +30,7 @@ Status replay(const CardGraph&, Stream) { return none(); }
 CardEvent::~CardEvent() { RK_CHECK(handle_ == nullptr); }
 Result<CardEvent> create_event() { return none(); }
 Status note_event(const CardEvent&, Stream) { return none(); }
+Status wait_event(const CardEvent&, Stream) { return none(); }
 Status sync_event(const CardEvent&) { return none(); }
 Status sync_stream(Stream) { return none(); }
 

@@ -12,19 +12,23 @@
 
 namespace rk::kernels {
 
+/// Of fp8 operands: one a matrix, one a row of x and of w, or one for 128 elements of a row of x
+/// ([ceil(k / 128)][m]) and for 128 x 128 of w ([ceil(n / 128)][ceil(k / 128) to whole fours]).
+enum class LtScales : uint8_t { kNone, kOne, kRows, kBlocks };
+
 /// y[m,n] (+)= sum_k x[m,k] w[n,k] (+ bias[n]); x and w rows contiguous.
 struct LtShape {
   int64_t m = 0, n = 0, k = 0, y_stride = 0;
-  bool fp8 = false;    ///< x and w e4m3 with f32 scales, else bf16
-  bool outer = false;  ///< fp8: one scale a row of x and of w, else one each
-  bool y_f32 = false;  ///< else bf16
-  bool bias = false;   ///< dtype: lt_bias_dtype
+  LtScales scales = LtScales::kNone;  ///< x and w e4m3 with f32 scales, else bf16
+  bool y_f32 = false;                 ///< else bf16
+  bool bias = false;                  ///< dtype: lt_bias_dtype
   bool accumulate = false;
+  bool fp8() const { return scales != LtScales::kNone; }
   auto operator<=>(const LtShape&) const = default;
 };
 /// f32 with f32 results of bf16 operands, else bf16: what cuBLASLt can fuse.
 inline DType lt_bias_dtype(const LtShape& s) {
-  return s.y_f32 && !s.fp8 ? DType::kF32 : DType::kBf16;
+  return s.y_f32 && !s.fp8() ? DType::kF32 : DType::kBf16;
 }
 
 struct LtOperands {

@@ -187,7 +187,7 @@ class Loaded final : public CublasLt {
   }
 
   Status describe(const LtShape& s, Plan& plan) {
-    const cudaDataType_t in = s.fp8 ? CUDA_R_8F_E4M3 : CUDA_R_16BF;
+    const cudaDataType_t in = s.fp8() ? CUDA_R_8F_E4M3 : CUDA_R_16BF;
     const cudaDataType_t out = s.y_f32 ? CUDA_R_32F : CUDA_R_16BF;
     const auto u = [](int64_t v) { return static_cast<uint64_t>(v); };
     RK_RETURN_IF_ERROR(
@@ -202,14 +202,18 @@ class Loaded final : public CublasLt {
       const cudaDataType_t bias = lt_bias_dtype(s) == DType::kF32 ? CUDA_R_32F : CUDA_R_16BF;
       RK_RETURN_IF_ERROR(set(plan.desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, bias));
     }
-    if (!s.fp8) return {};
+    if (!s.fp8()) return {};
     const void* place = workspace_.data();  // until a call sets its own: the heuristic looks
     RK_RETURN_IF_ERROR(set(plan.desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, place));
     RK_RETURN_IF_ERROR(set(plan.desc, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, place));
-    if (!s.outer) return {};
-    const cublasLtMatmulMatrixScale_t mode = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
-    RK_RETURN_IF_ERROR(set(plan.desc, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, mode));
-    return set(plan.desc, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, mode);
+    if (s.scales == LtScales::kOne) return {};
+    const bool blocks = s.scales == LtScales::kBlocks;
+    const cublasLtMatmulMatrixScale_t of_w = blocks ? CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F
+                                                    : CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+    const cublasLtMatmulMatrixScale_t of_x =
+        blocks ? CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F : of_w;
+    RK_RETURN_IF_ERROR(set(plan.desc, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, of_w));
+    return set(plan.desc, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, of_x);
   }
 
   Status search(const LtShape& s, Plan& plan) {
@@ -232,7 +236,7 @@ class Loaded final : public CublasLt {
     api_.preference_destroy(preference);
     plan.candidates.resize(static_cast<size_t>(std::max(found, 0)));
     if (status == CUBLAS_STATUS_SUCCESS && found > 0) return {};
-    return unimplemented("cublasLt: no algorithm for ", s.fp8 ? "fp8" : "bf16", " [", s.m, ", ",
+    return unimplemented("cublasLt: no algorithm for ", s.fp8() ? "fp8" : "bf16", " [", s.m, ", ",
                          s.k, "] x [", s.n, ", ", s.k, "]: ", api_.text(status));
   }
 
@@ -248,7 +252,7 @@ class Loaded final : public CublasLt {
                 const cublasLtMatmulAlgo_t& algo) {
     const float one = 1.0F, beta = s.accumulate ? 1.0F : 0.0F;
     if (s.bias) RK_RETURN_IF_ERROR(set(plan.desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, o.bias));
-    if (s.fp8) {
+    if (s.fp8()) {
       RK_RETURN_IF_ERROR(set(plan.desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, o.w_scale));
       RK_RETURN_IF_ERROR(set(plan.desc, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, o.x_scale));
     }

@@ -25,19 +25,20 @@ constexpr int kBlocksPerSm = 2;
 
 struct Params {
   const char* data;
-  const float* row_scale;
+  const float* scale;  // fp8: of rows, or of blocks, then of stride scale_stride
   const __nv_bfloat16* x;
   const float* bias;
   void* y;
   float* parts;
   int32_t* counters;
-  int64_t y_stride;
+  int64_t y_stride, scale_stride;
   int units, n, k, m, chunks, row_warps, row_tiles;
   bool y_f32, accumulate, sixteens;
 };
 
 constexpr auto kBf16 = CudaWeightForm::kBf16;
 constexpr auto kFp8 = CudaWeightForm::kFp8;
+constexpr auto kFp8Blocks = CudaWeightForm::kFp8Blocks;
 constexpr auto kInt8 = CudaWeightForm::kInt8G32;
 constexpr auto kInt4 = CudaWeightForm::kInt4G32;
 
@@ -47,6 +48,8 @@ template <CudaWeightForm kForm>
 constexpr int kUnitBytes = unit_bytes(kForm);
 template <CudaWeightForm kForm>
 constexpr bool kPacked = is_packed(kForm);
+template <CudaWeightForm kForm>
+constexpr bool kIsFp8 = is_fp8(kForm);
 
 // Copies one unit into a warp's slot, 16 bytes a lane at a time.
 template <CudaWeightForm kForm>
@@ -95,7 +98,7 @@ __device__ __forceinline__ void load_x(const Params& p, int chunk, int lane,
     } else {
 #pragma unroll
       for (int w = 0; w < kUnitK<kForm> / 32; ++w) {
-        const int at = chunk * kUnitK<kForm> + (kForm == kFp8 ? 16 * t + 8 * w : 32 * w + 8 * t);
+        const int at = chunk * kUnitK<kForm> + (kIsFp8<kForm> ? 16 * t + 8 * w : 32 * w + 8 * t);
         const bool valid = row < p.m && at < p.k;
         const uint4 v = valid ? *reinterpret_cast<const uint4*>(from + at) : uint4{0, 0, 0, 0};
         x[c][4 * w] = v.x;
@@ -151,7 +154,7 @@ __device__ __forceinline__ void add_scaled(float (&acc)[4], const float (&sum)[4
 template <CudaWeightForm kForm, int kColumns>
 __device__ __forceinline__ void multiply(const Params& p, const char* slot, int lane,
                                          const uint32_t (&x)[kColumns][kUnitK<kForm> / 8],
-                                         float (&acc)[2][kColumns][4]) {
+                                         float unit_scale, float (&acc)[2][kColumns][4]) {
   uint32_t w[2][2][4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
@@ -170,7 +173,9 @@ __device__ __forceinline__ void multiply(const Params& p, const char* slot, int 
         mma(acc[i][c], w[i][0][2], w[i][1][2], w[i][0][3], w[i][1][3], x[c][2], x[c][3]);
       }
     }
-  } else if constexpr (kForm == kFp8) {
+  } else if constexpr (kIsFp8<kForm>) {
+    float scaled[2][kColumns][4] = {};  // kFp8Blocks: the unit's own sum
+    auto& sum = kForm == kFp8Blocks ? scaled : acc;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
 #pragma unroll
@@ -179,7 +184,11 @@ __device__ __forceinline__ void multiply(const Params& p, const char* slot, int 
         const uint32_t a2 = fp8_pair(w[i][0][j], 0x3424), a3 = fp8_pair(w[i][1][j], 0x3424);
 #pragma unroll
         for (int c = 0; c < kColumns; ++c)
-          mma(acc[i][c], a0, a1, a2, a3, x[c][2 * j], x[c][2 * j + 1]);
+          mma(sum[i][c], a0, a1, a2, a3, x[c][2 * j], x[c][2 * j + 1]);
+      }
+#pragma unroll
+      for (int c = 0; kForm == kFp8Blocks && c < kColumns; ++c) {
+        add_scaled(acc[i][c], scaled[i][c], unit_scale, unit_scale);
       }
     }
   } else {
@@ -237,8 +246,9 @@ __device__ __forceinline__ void multiply(const Params& p, const char* slot, int 
   }
 }
 
+template <CudaWeightForm kForm>
 __device__ __forceinline__ void store(const Params& p, int col, int row, float v) {
-  if (p.row_scale != nullptr) v *= p.row_scale[row];
+  if constexpr (kForm == kFp8) v *= p.scale[row];
   if (p.bias != nullptr) v += p.bias[row];
   const int64_t at = col * p.y_stride + row;
   if (!p.y_f32) {
@@ -251,7 +261,7 @@ __device__ __forceinline__ void store(const Params& p, int col, int row, float v
 
 // The block's sums of a tile are in shared memory; they go to y, or to where the last block of the
 // tile finds them. `slot` is which of this block's two places for parts.
-template <int kColumns>
+template <CudaWeightForm kForm, int kColumns>
 __device__ void finish_tile(const Params& p, const float* sums, int tile, int slot, bool whole) {
   __shared__ int is_last;
   const int shift = 5 + __ffs(p.row_warps) - 1, rows = 1 << shift, split = kWarps / p.row_warps;
@@ -266,7 +276,7 @@ __device__ void finish_tile(const Params& p, const float* sums, int tile, int sl
     if (!whole) {
       mine[i] = v;
     } else if (n < p.n) {
-      store(p, col, n, v);
+      store<kForm>(p, col, n, v);
     }
   }
   if (whole) return;
@@ -287,7 +297,7 @@ __device__ void finish_tile(const Params& p, const float* sums, int tile, int sl
 #pragma unroll 4
     for (int b = first + 1; b <= last; ++b) v += __ldcg(parts + int64_t{2} * b * most);
     const int n = tile * rows + (i & (rows - 1));
-    if (n < p.n) store(p, i >> shift, n, v);
+    if (n < p.n) store<kForm>(p, i >> shift, n, v);
   }
   if (threadIdx.x == 0) p.counters[tile] = 0;
 }
@@ -325,6 +335,12 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm) few_rows_kernel(const 
   int unit = first, chunk = first % p.chunks, slot = 0;
   uint32_t next_x[kColumns][kUnitK<kForm> / 8];
   if (unit < end) load_x<kForm, kColumns>(p, chunk, lane, next_x);
+  const auto scale_of = [&](int of_unit, int of_chunk) {
+    if constexpr (kForm != kFp8Blocks) return 1.0F;
+    const int row_tile = min(of_unit / p.chunks * p.row_warps + row_warp, p.row_tiles - 1);
+    return __ldg(p.scale + row_tile / 4 * p.scale_stride + of_chunk / 2);
+  };
+  float next_scale = unit < end ? scale_of(unit, chunk) : 0.0F;
   const int first_tile = begin / p.chunks;
   for (int tile = first_tile; tile * p.chunks < end; ++tile) {
     const int tile_end = min((tile + 1) * p.chunks, end);
@@ -336,12 +352,14 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm) few_rows_kernel(const 
 #pragma unroll
         for (int i = 0; i < kUnitK<kForm> / 8; ++i) x[c][i] = next_x[c][i];
       }
+      const float scale = next_scale;
       unit += split;
       for (chunk += split; chunk >= p.chunks;) chunk -= p.chunks;
       if (unit < end) load_x<kForm, kColumns>(p, chunk, lane, next_x);
+      if (unit < end) next_scale = scale_of(unit, chunk);
       copy_async_wait<kStages - 1>();
       __syncwarp();
-      multiply<kForm, kColumns>(p, ring + slot * kBytes, lane, x, acc);
+      multiply<kForm, kColumns>(p, ring + slot * kBytes, lane, x, scale, acc);
       __syncwarp();
       load_next(slot);
       slot = slot + 1 == kStages ? 0 : slot + 1;
@@ -360,7 +378,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm) few_rows_kernel(const 
     }
     __syncthreads();
     const bool whole = begin <= tile * p.chunks && tile_end == (tile + 1) * p.chunks;
-    finish_tile<kColumns>(p, sums, tile, tile == first_tile ? 0 : 1, whole);
+    finish_tile<kForm, kColumns>(p, sums, tile, tile == first_tile ? 0 : 1, whole);
     __syncthreads();
   }
   copy_async_wait<0>();
@@ -417,20 +435,20 @@ bool few_rows_can(const WeightPiece& piece) {
   if (piece.k % 8 != 0 || piece.k > (1 << 30) || piece.n > kFewRowsCounters * kUnitRows ||
       up_to(piece.n, kUnitRows) * up_to(piece.k, unit_k(piece.form)) > (1 << 30))
     return false;
-  return piece.form != CudaWeightForm::kFp8 || piece.k % 16 == 0;
+  return !is_fp8(piece.form) || piece.k % 16 == 0;
 }
 
 Status few_rows(const WeightPiece& piece, const FewRowsArgs& a, Stream stream) {
   const FewRowsPlan plan = few_rows_plan(piece.form, piece.n, piece.k, a.m, a.num_sms);
   const Params p{.data = static_cast<const char*>(piece.data),
-                 .row_scale = piece.row_scale,
+                 .scale = piece.scale,
                  .x = static_cast<const __nv_bfloat16*>(a.x),
                  .bias = a.bias == nullptr ? nullptr : a.bias + piece.row_begin,
                  .y = static_cast<char*>(a.y) + piece.row_begin * (a.y_f32 ? 4 : 2),
                  .parts = a.parts,
                  .counters = a.counters,
                  .y_stride = a.y_stride,
-
+                 .scale_stride = piece.scale_stride,
                  .units = static_cast<int>(plan.chunks * plan.tiles),
                  .n = static_cast<int>(piece.n),
                  .k = static_cast<int>(piece.k),
@@ -447,6 +465,9 @@ Status few_rows(const WeightPiece& piece, const FewRowsArgs& a, Stream stream) {
       return two ? launch<kBf16, 2>(p, plan.grid, stream) : launch<kBf16, 1>(p, plan.grid, stream);
     case CudaWeightForm::kFp8:
       return two ? launch<kFp8, 2>(p, plan.grid, stream) : launch<kFp8, 1>(p, plan.grid, stream);
+    case CudaWeightForm::kFp8Blocks:
+      return two ? launch<kFp8Blocks, 2>(p, plan.grid, stream)
+                 : launch<kFp8Blocks, 1>(p, plan.grid, stream);
     case CudaWeightForm::kInt8G32:
       return two ? launch<kInt8, 2>(p, plan.grid, stream) : launch<kInt8, 1>(p, plan.grid, stream);
     case CudaWeightForm::kInt4G32:

@@ -4,72 +4,22 @@
 #include "kernels/gemm/gemm_cuda.h"
 
 #include <algorithm>
-#include <cstring>
 #include <vector>
 
 #include "kernels/gemm/cublas_lt.h"
+#include "kernels/gemm/fp8_products.h"
 #include "kernels/gemm/gemm_cuda_kernels.h"
+#include "kernels/gemm/weight_upload.h"
 #include "kernels/layer/layer_cuda.h"
 #include "tensor/buffer.h"
 
 namespace rk::kernels {
 namespace {
 
-constexpr int64_t kStagingBytes = int64_t{8} << 20;
-
-class Weight final : public CudaWeight {
- public:
-  Weight(int64_t n, int64_t k, CudaWeightForm form) : CudaWeight(n, k), form_(form) {}
-  CudaWeightForm form() const override { return form_; }
-  int64_t num_bytes() const override {
-    int64_t bytes = 0;
-    for (const Buffer& b : storage) bytes += b.num_bytes();
-    return bytes;
-  }
-  bool all(CudaWeightForm form) const { return pieces.size() == 1 && pieces[0].form == form; }
-
-  std::vector<WeightPiece> pieces;
-  std::vector<Buffer> storage;
-
- private:
-  CudaWeightForm form_;
-};
-
-// What a part becomes where `wanted` is asked for.
-CudaWeightForm form_of(DType dtype, CudaWeightForm wanted) {
-  if (!is_packed(wanted)) return wanted;
-  switch (dtype) {
-    case DType::kQ4_0:
-    case DType::kQ4_1:
-    case DType::kQ4_K:
-      return wanted;
-    case DType::kQ5_0:
-    case DType::kQ5_1:
-    case DType::kQ8_0:
-    case DType::kQ5_K:
-    case DType::kQ6_K:
-      return CudaWeightForm::kInt8G32;
-    default:
-      return CudaWeightForm::kBf16;
-  }
-}
-
-Status allocate(Weight& w, WeightPiece& piece, Stream stream) {
-  const int64_t bytes = weight_bytes(piece.form, piece.n, piece.k);
-  RK_TRY(Buffer data, Buffer::allocate(std::max<int64_t>(bytes, 16), Memory::kCard));
-  piece.data = data.data();
-  if (is_packed(piece.form)) RK_RETURN_IF_ERROR(zero_on_card(piece.data, bytes, stream));
-  w.storage.push_back(std::move(data));
-  if (piece.form != CudaWeightForm::kFp8) return {};
-  RK_TRY(Buffer scale, Buffer::allocate((piece.n + 1) * 4, Memory::kCard));
-  piece.row_scale = scale.as<float>();
-  w.storage.push_back(std::move(scale));
-  return {};
-}
-
 class Gemm final : public GemmCuda {
  public:
-  Gemm(std::unique_ptr<CublasLt> lt, Stream stream) : lt_(std::move(lt)), stream_(stream) {}
+  Gemm(std::unique_ptr<CublasLt> lt, Stream stream)
+      : lt_(std::move(lt)), stream_(stream), upload_(stream) {}
 
   Status start(const Options& options) {
     num_sms_ = num_multiprocessors();
@@ -83,28 +33,19 @@ class Gemm final : public GemmCuda {
     RK_TRY(parts_, Buffer::allocate(few_rows_parts_bytes(num_sms_), Memory::kCard));
     RK_TRY(bias_, Buffer::allocate(kMaxBias * 2, Memory::kCard));
     RK_TRY(expanded_, Buffer::allocate(options.expand_elements * 2, Memory::kCard));
-    RK_TRY(fp8_, Buffer::allocate(options.fp8_elements, Memory::kCard));
-    RK_TRY(fp8_scale_, Buffer::allocate((kMaxRows + 1) * 4, Memory::kCard));
-    LtShape probe{.m = 256, .n = 512, .k = 512, .y_stride = 512, .fp8 = true, .outer = true};
-    outer_ = lt_->can(probe);
+    RK_TRY(fp8_, Fp8Products::create(*lt_, options.fp8_elements, stream_));
     return {};
   }
 
   Result<std::unique_ptr<CudaWeight>> upload(std::span<const View> parts,
                                              CudaWeightForm form) override {
-    RK_TRY(auto weight, lay_out(parts, form));
-    for (int i = 0; i < 2; ++i) {  // kept for the next weight: pinning costs milliseconds
-      if (staging_[i].data() != nullptr) continue;
-      RK_TRY(staging_[i], Buffer::allocate(kStagingBytes, Memory::kPinned));
-      RK_TRY(raw_[i], Buffer::allocate(kStagingBytes, Memory::kCard));
-    }
-    int64_t slices = 0, row = 0;
-    for (const View& part : parts) {
-      RK_TRY(slices, upload_part(*weight, part, row, slices));
-      row += part.dim[0];
-    }
-    RK_RETURN_IF_ERROR(sync_stream(stream_));
-    if (form == CudaWeightForm::kFp8) return to_fp8(std::move(weight));
+    RK_TRY(auto weight, upload_.upload(parts, form));
+    if (is_fp8(form)) return to_fp8(std::move(weight), form);
+    return std::unique_ptr<CudaWeight>(std::move(weight));
+  }
+
+  Result<std::unique_ptr<CudaWeight>> upload_fp8(std::span<const Fp8Matrix> parts) override {
+    RK_TRY(auto weight, upload_.upload_fp8(parts, fp8_));
     return std::unique_ptr<CudaWeight>(std::move(weight));
   }
 
@@ -114,25 +55,25 @@ class Gemm final : public GemmCuda {
     if (n <= 0 || k <= 0 || (packed && k % 32 != 0)) {
       return invalid_argument("gemm: random weight [", n, ", ", k, "], K must be a multiple of 32");
     }
-    auto weight = std::make_unique<Weight>(n, k, packed ? form : CudaWeightForm::kBf16);
+    auto weight = std::make_unique<CardWeight>(n, k, packed ? form : CudaWeightForm::kBf16);
     WeightPiece piece{.form = weight->form(), .n = n, .k = k};
     RK_RETURN_IF_ERROR(allocate(*weight, piece, stream_));
     weight->pieces.push_back(piece);
     RK_RETURN_IF_ERROR(packed ? random_codes(piece, seed, deviation, stream_)
                               : fill_normal_cuda(View(piece.data, DType::kBf16, {n, k}), seed,
                                                  deviation, stream_));
-    if (form == CudaWeightForm::kFp8) return to_fp8(std::move(weight));
+    if (is_fp8(form)) return to_fp8(std::move(weight), form);
     RK_RETURN_IF_ERROR(sync_stream(stream_));  // kernels read weights without waiting
     return std::unique_ptr<CudaWeight>(std::move(weight));
   }
 
   CudaWeightForm compact_form(DType dtype) const override {
-    return form_of(dtype, CudaWeightForm::kInt4G32);
+    return packed_form(dtype, CudaWeightForm::kInt4G32);
   }
 
   Status prepare(const CudaWeight& w, int64_t num_rows, DType y_dtype, bool bias,
                  bool accumulate) override {
-    const auto& weight = static_cast<const Weight&>(w);
+    const auto& weight = static_cast<const CardWeight&>(w);
     if (few(weight, num_rows) || one(weight, num_rows, false)) return {};
     const int64_t y_bytes = num_rows * w.n() * dtype_info(y_dtype).block_bytes;
     Result<Buffer> x = Buffer::allocate(num_rows * w.k() * 2, Memory::kCard);
@@ -155,7 +96,7 @@ class Gemm final : public GemmCuda {
 
   Status run(const GemmCudaArgs& a) override {
     RK_RETURN_IF_ERROR(check(a));
-    const auto& w = static_cast<const Weight&>(*a.w);
+    const auto& w = static_cast<const CardWeight&>(*a.w);
     const int64_t m = a.x.dim[0];
     if (m == 0 || w.n() == 0) return {};
     if (one(w, m, false)) {
@@ -169,7 +110,7 @@ class Gemm final : public GemmCuda {
                      stream_);
     }
     if (few(w, m)) return run_few(a, w);
-    if (w.all(CudaWeightForm::kFp8)) return run_fp8(a, w.pieces[0]);
+    if (is_fp8(w.pieces[0].form)) return run_fp8(a, w);
     const void* data = w.pieces[0].data;
     if (!w.all(CudaWeightForm::kBf16)) {
       if (w.n() * w.k() * 2 > expanded_.num_bytes()) {
@@ -185,7 +126,7 @@ class Gemm final : public GemmCuda {
   }
 
   Status run_normed(const NormedGemmArgs& a) override {
-    const auto& w = static_cast<const Weight&>(*a.w);
+    const auto& w = static_cast<const CardWeight&>(*a.w);
     const int64_t m = a.x.dim[0], n = a.gated ? w.n() / 2 : w.n();
     if (a.x.rank != 2 || a.x.dtype != DType::kF32 || a.x.dim[1] != w.k() || a.y.rank != 2 ||
         a.y.dim[0] != m || a.y.dim[1] != n || (a.gated && (w.n() % 2 != 0 || !a.bias.empty()))) {
@@ -220,7 +161,7 @@ class Gemm final : public GemmCuda {
       return invalid_argument("gemm: gather_rows wants f32 [", num, ", ", w.k(), "], is ",
                               out.describe());
     }
-    for (const WeightPiece& piece : static_cast<const Weight&>(w).pieces) {
+    for (const WeightPiece& piece : static_cast<const CardWeight&>(w).pieces) {
       RK_RETURN_IF_ERROR(
           gather_piece(piece, w.n(), ids, num, out.ptr<float>(), out.stride[0], stream_));
     }
@@ -230,73 +171,20 @@ class Gemm final : public GemmCuda {
  private:
   static constexpr int64_t kMaxBias = int64_t{1} << 20, kMaxRows = int64_t{1} << 20;
 
-  // The pieces of a weight with memory for them; fp8 begins as bf16.
-  Result<std::unique_ptr<Weight>> lay_out(std::span<const View> parts, CudaWeightForm form) {
-    const int64_t k = parts.empty() ? 0 : parts[0].dim[1];
-    int64_t n = 0;
-    std::vector<WeightPiece> pieces;
-    for (const View& part : parts) {
-      const int block = dtype_info(part.dtype).block_elems;
-      if (part.rank != 2 || part.dim[1] != k || k % block != 0 || part.dim[0] <= 0 || k <= 0 ||
-          part.stride[0] != k) {
-        return invalid_argument("gemm: weight parts must be dense [N, ", k,
-                                "] in whole blocks, one is ", part.describe());
-      }
-      const auto lies =
-          form_of(part.dtype, form == CudaWeightForm::kFp8 ? CudaWeightForm::kBf16 : form);
-      const bool sixteens = lies == CudaWeightForm::kInt8G32 && part.dtype == DType::kQ6_K;
-      if (pieces.empty() || pieces.back().form != lies || pieces.back().sixteens != sixteens) {
-        pieces.push_back({.form = lies, .sixteens = sixteens, .row_begin = n, .k = k});
-      }
-      pieces.back().n += part.dim[0];
-      n += part.dim[0];
-    }
-    if (pieces.empty()) return invalid_argument("gemm: a weight of no parts");
-    auto weight = std::make_unique<Weight>(n, k, form);
-    for (WeightPiece& piece : pieces) {
-      RK_RETURN_IF_ERROR(allocate(*weight, piece, stream_));
-      weight->pieces.push_back(piece);
-    }
-    return weight;
-  }
-
-  // Rows travel through two pinned buffers in turn. Returns the slices so far: which buffer is
-  // next.
-  Result<int64_t> upload_part(const Weight& weight, const View& part, int64_t row, int64_t slices) {
-    const int64_t row_bytes = dtype_bytes(part.dtype, part.dim[1]);
-    const int64_t most = kStagingBytes / row_bytes;
-    if (most == 0) {
-      return invalid_argument("gemm: a row of ", row_bytes, " bytes, at most ", kStagingBytes,
-                              " can be uploaded");
-    }
-    const WeightPiece* piece = &weight.pieces[0];
-    for (const WeightPiece& p : weight.pieces) {
-      if (p.row_begin <= row) piece = &p;
-    }
-    for (int64_t begin = 0; begin < part.dim[0]; begin += most, ++slices) {
-      const int64_t rows = std::min(most, part.dim[0] - begin), which = slices % 2;
-      // The copy out of this buffer two slices ago is done once the stream is empty.
-      if (slices >= 2 && which == 0) RK_RETURN_IF_ERROR(sync_stream(stream_));
-      std::memcpy(staging_[which].data(), part.ptr<char>() + begin * row_bytes,
-                  static_cast<size_t>(rows * row_bytes));
-      RK_RETURN_IF_ERROR(
-          copy_to_card(raw_[which].data(), staging_[which].data(), rows * row_bytes, stream_));
-      RK_RETURN_IF_ERROR(pack_rows(*piece, row + begin - piece->row_begin, part.dtype,
-                                   raw_[which].data(), rows, stream_));
-    }
-    return slices;
-  }
-
-  Result<std::unique_ptr<CudaWeight>> to_fp8(std::unique_ptr<Weight> bf16) {
-    auto weight = std::make_unique<Weight>(bf16->n(), bf16->k(), CudaWeightForm::kFp8);
-    WeightPiece piece{.form = CudaWeightForm::kFp8, .n = bf16->n(), .k = bf16->k()};
+  Result<std::unique_ptr<CudaWeight>> to_fp8(std::unique_ptr<CardWeight> bf16,
+                                             CudaWeightForm form) {
+    auto weight = std::make_unique<CardWeight>(bf16->n(), bf16->k(), form);
+    WeightPiece piece{.form = form, .n = bf16->n(), .k = bf16->k()};
     if (piece.k % 16 != 0 || piece.n % 16 != 0) {
       return invalid_argument("gemm: fp8 wants N and K in multiples of 16, is [", piece.n, ", ",
                               piece.k, "]");
     }
     RK_RETURN_IF_ERROR(allocate(*weight, piece, stream_));
-    RK_RETURN_IF_ERROR(quantize_fp8(bf16->pieces[0].data, piece.n, piece.k, piece.data,
-                                    piece.row_scale, !outer_, stream_));
+    const void* rows = bf16->pieces[0].data;
+    RK_RETURN_IF_ERROR(form == CudaWeightForm::kFp8Blocks
+                           ? weights_to_fp8_blocks(rows, piece, stream_)
+                           : quantize_fp8(rows, piece.n, piece.k, piece.data, piece.scale,
+                                          !fp8_.has_row_scales(), stream_));
     weight->pieces.push_back(piece);
     RK_RETURN_IF_ERROR(sync_stream(stream_));  // the bf16 rows go now
     return std::unique_ptr<CudaWeight>(std::move(weight));
@@ -324,14 +212,14 @@ class Gemm final : public GemmCuda {
                : invalid_argument("gemm_cuda: ", a.x.dim[0], " rows, at most ", kMaxRows);
   }
 
-  bool one(const Weight& w, int64_t m, bool norm) const {
+  bool one(const CardWeight& w, int64_t m, bool norm) const {
     return hopper_rows_ && m == 1 && w.pieces.size() == 1 && one_row_can(w.pieces[0], norm);
   }
 
-  bool few(const Weight& w, int64_t m) const {
-    const int64_t most = w.all(CudaWeightForm::kBf16)  ? few_bf16_rows_
-                         : w.all(CudaWeightForm::kFp8) ? few_fp8_rows_
-                                                       : few_quant_rows_;
+  bool few(const CardWeight& w, int64_t m) const {
+    const int64_t most = w.all(CudaWeightForm::kBf16) ? few_bf16_rows_
+                         : is_fp8(w.pieces[0].form)   ? few_fp8_rows_
+                                                      : few_quant_rows_;
     return m <= most && std::all_of(w.pieces.begin(), w.pieces.end(), few_rows_can);
   }
 
@@ -358,7 +246,7 @@ class Gemm final : public GemmCuda {
                      stream_);
   }
 
-  Status run_few(const GemmCudaArgs& a, const Weight& w) {
+  Status run_few(const GemmCudaArgs& a, const CardWeight& w) {
     const bool y_f32 = a.y.dtype == DType::kF32;
     for (int64_t m = 0; m < a.x.dim[0]; m += kFewRows) {
       const FewRowsArgs args{.x = a.x.ptr<uint16_t>() + m * w.k(),
@@ -412,23 +300,19 @@ class Gemm final : public GemmCuda {
     return measuring_ ? lt_->prepare(shape, operands) : lt_->run(shape, operands);
   }
 
-  Status run_fp8(const GemmCudaArgs& a, const WeightPiece& w) {
-    const int64_t m = a.x.dim[0];
-    if (m * w.k > fp8_.num_bytes()) {
-      return exhausted("gemm: fp8 wants ", m * w.k, " bytes of scratch for x, there are ",
-                       fp8_.num_bytes());
+  // Each piece by itself, and the rows that cuBLASLt leaves over by our own kernel.
+  Status run_fp8(const GemmCudaArgs& a, const CardWeight& w) {
+    const int64_t m = a.x.dim[0], most = Fp8Products::lt_rows(w.pieces[0], m);
+    GemmCudaArgs rows = a;
+    rows.x = a.x.rows(0, most);
+    rows.y = a.y.rows(0, most);
+    for (const WeightPiece& p : w.pieces) {
+      if (most > 0) RK_RETURN_IF_ERROR(fp8_.run(p, rows, measuring_));
     }
-    RK_RETURN_IF_ERROR(
-        quantize_fp8(a.x.data, m, w.k, fp8_.data(), fp8_scale_.as<float>(), !outer_, stream_));
-    LtShape shape = shape_of(a);
-    shape.fp8 = true;
-    shape.outer = outer_;
-    return run_lt(a, shape,
-                  {.x = fp8_.data(),
-                   .w = w.data,
-                   .x_scale = fp8_scale_.as<float>(),
-                   .w_scale = w.row_scale,
-                   .y = a.y.data});
+    if (most == m) return {};
+    rows.x = a.x.rows(most, m);
+    rows.y = a.y.rows(most, m);
+    return run_few(rows, w);
   }
 
   std::unique_ptr<CublasLt> lt_;
@@ -436,9 +320,10 @@ class Gemm final : public GemmCuda {
   int num_sms_ = 0;
   int64_t few_bf16_rows_ = 0, few_fp8_rows_ = 0, few_quant_rows_ = 0;
   int64_t hopper_packed_from_ = 0;
-  bool hopper_rows_ = true, outer_ = false, measuring_ = false;
-  Buffer staging_[2], raw_[2];
-  Buffer counters_, parts_, bias_, expanded_, fp8_, fp8_scale_;
+  bool hopper_rows_ = true, measuring_ = false;
+  WeightUpload upload_;
+  Buffer counters_, parts_, bias_, expanded_;
+  Fp8Products fp8_;
 };
 
 }  // namespace

@@ -2,7 +2,8 @@
 //
 // Weights are kept in the form that is fastest for the shape and fits: bf16 through cuBLASLt, or
 // int8 / int4 groups by our own kernels where few rows make it a matter of bytes (many rows expand
-// a layer into a bf16 scratch first). FP8 (e4m3) runs in cuBLASLt with its scales. f32 accumulation
+// a layer into a bf16 scratch first). FP8 (e4m3) runs in cuBLASLt with its scales, one a row or one
+// for each block of 128 x 128. f32 accumulation
 // everywhere. cuBLASLt is opened at run time (dlopen), so the program starts without it.
 #pragma once
 
@@ -13,14 +14,16 @@
 
 #include "base/status.h"
 #include "tensor/device.h"
+#include "tensor/fp8.h"
 #include "tensor/view.h"
 
 namespace rk::kernels {
 
 /// How a weight lies on the card.
 enum class CudaWeightForm : uint8_t {
-  kBf16,     ///< [N, K]
-  kFp8,      ///< e4m3, f32 scales: one a row where cuBLASLt takes them (Hopper), else one
+  kBf16,       ///< [N, K]
+  kFp8,        ///< e4m3, f32 scales: one a row where cuBLASLt takes them (Hopper), else one
+  kFp8Blocks,  ///< e4m3, one f32 scale for each 128 x 128 (Hopper)
   kInt8G32,  ///< groups of 32 along K: int8 codes, f16 scale and minimum (Q5, Q8) or two f16 scales
              ///< (Q6_K); 9 bits a weight
   kInt4G32,  ///< groups of 32 along K: 4-bit codes, f16 scale and minimum (Q4); 5 bits a weight
@@ -92,6 +95,10 @@ class GemmCuda {
   /// Waits for the card. Errors: kInvalidArgument, kExhausted.
   virtual Result<std::unique_ptr<CudaWeight>> upload(std::span<const View> parts,
                                                      CudaWeightForm form) = 0;
+  /// fp8 matrices of a file one below the other, as they are stored. Where this card has no product
+  /// for such scales (or for sides that are no multiples of 16) they become bf16. Waits for the
+  /// card. Errors: as upload().
+  virtual Result<std::unique_ptr<CudaWeight>> upload_fp8(std::span<const Fp8Matrix> parts) = 0;
   /// Random normal weights of the given deviation, made on the card from a seed.
   virtual Result<std::unique_ptr<CudaWeight>> random(int64_t n, int64_t k, CudaWeightForm form,
                                                      uint64_t seed, float deviation) = 0;

@@ -95,6 +95,14 @@ Status gather_piece(const WeightPiece& piece, int64_t total_rows, const int32_t*
 /// whole where `one_scale` (scale then has m + 1 places). x bf16, rows contiguous.
 Status quantize_fp8(const void* x, int64_t m, int64_t k, void* codes, float* scale, bool one_scale,
                     Stream stream);
+/// The same in groups of 128 elements of a row: scale[ceil(k / 128)][m]. Requires: k % 8 == 0.
+Status quantize_fp8_blocks(const void* x, int64_t m, int64_t k, void* codes, float* scale,
+                           Stream stream);
+/// Codes and scales of a kFp8Blocks piece from bf16 rows.
+Status weights_to_fp8_blocks(const void* bf16, const WeightPiece& piece, Stream stream);
+/// y[m, n] += bias[n], bf16 or f32.
+Status add_bias(const float* bias, int64_t m, int64_t n, void* y, int64_t y_stride, bool y_f32,
+                Stream stream);
 Status to_bf16(const float* from, void* to, int64_t num, Stream stream);
 
 }  // namespace rk::kernels

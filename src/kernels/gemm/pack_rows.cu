@@ -246,11 +246,15 @@ __device__ float fp8_value(uint8_t bits) {
   return static_cast<float>(v);
 }
 
+__device__ float fp8_weight(const WeightPiece& p, int64_t n, int64_t k) {
+  const int64_t at = n / p.block_rows * p.scale_stride + k / p.block_columns;
+  return fp8_value(static_cast<const uint8_t*>(p.data)[n * p.k + k]) * p.scale[at];
+}
+
 __global__ void expand_fp8_kernel(WeightPiece p, __nv_bfloat16* out) {
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i >= p.n * p.k) return;
-  out[i] =
-      __float2bfloat16(fp8_value(static_cast<const uint8_t*>(p.data)[i]) * p.row_scale[i / p.k]);
+  out[i] = __float2bfloat16(fp8_weight(p, i / p.k, i % p.k));
 }
 
 __device__ uint64_t mix(uint64_t z) {
@@ -286,11 +290,11 @@ __global__ void gather_kernel(WeightPiece p, int64_t total_rows, const int32_t* 
   id -= p.row_begin;
   if (id < 0 || id >= p.n) return;
   float* to = out + blockIdx.x * out_stride;
-  if (p.form == CudaWeightForm::kBf16 || p.form == CudaWeightForm::kFp8) {
+  if (p.form != CudaWeightForm::kInt8G32 && p.form != CudaWeightForm::kInt4G32) {
     for (int64_t i = threadIdx.x; i < p.k; i += kThreads) {
       to[i] = p.form == CudaWeightForm::kBf16
                   ? __bfloat162float(static_cast<const __nv_bfloat16*>(p.data)[id * p.k + i])
-                  : fp8_value(static_cast<const uint8_t*>(p.data)[id * p.k + i]) * p.row_scale[id];
+                  : fp8_weight(p, id, i);
     }
     return;
   }
@@ -298,46 +302,6 @@ __global__ void gather_kernel(WeightPiece p, int64_t total_rows, const int32_t* 
     const Group g = p.form == CudaWeightForm::kInt4G32 ? packed_group<true>(p, id, group)
                                                        : packed_group<false>(p, id, group);
     for (int e = 0; e < 32; ++e) to[group * 32 + e] = g.value(e);
-  }
-}
-
-// One row's amax, by a block; `whole` collects it over rows (floats >= 0 order like their bits).
-__global__ void amax_kernel(const __nv_bfloat16* x, int64_t k, float* whole) {
-  float most = 0.0F;
-  for (int64_t i = threadIdx.x; i < k; i += kThreads) {
-    most = fmaxf(most, fabsf(__bfloat162float(x[blockIdx.x * k + i])));
-  }
-  for (int step = 16; step > 0; step /= 2) most = fmaxf(most, __shfl_xor_sync(~0U, most, step));
-  if (threadIdx.x % 32 == 0) atomicMax(reinterpret_cast<int*>(whole), __float_as_int(most));
-}
-
-constexpr float kMaxFp8 = 448.0F;
-
-// One row a block: finds the row's amax (or takes the whole's), scales, rounds.
-__global__ void quantize_fp8_kernel(const __nv_bfloat16* __restrict__ x, int64_t k,
-                                    uint8_t* __restrict__ codes, float* scale, const float* whole) {
-  __shared__ float part[kThreads / 32];
-  x += blockIdx.x * k;
-  codes += blockIdx.x * k;
-  float most = 0.0F;
-  if (whole != nullptr) {
-    most = *whole;
-  } else {
-    for (int64_t i = threadIdx.x; i < k; i += kThreads) {
-      most = fmaxf(most, fabsf(__bfloat162float(x[i])));
-    }
-    for (int step = 16; step > 0; step /= 2) most = fmaxf(most, __shfl_xor_sync(~0U, most, step));
-    if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = most;
-    __syncthreads();
-    for (int w = 0; w < kThreads / 32; ++w) most = fmaxf(most, part[w]);
-  }
-  const float s = most > 0.0F ? most / kMaxFp8 : 1.0F, inverse = 1.0F / s;
-  if (threadIdx.x == 0) scale[blockIdx.x] = s;
-  for (int64_t i = threadIdx.x; i < k / 4; i += kThreads) {
-    const uint2 v = reinterpret_cast<const uint2*>(x)[i];
-    const float2 a = unpack_pair<__nv_bfloat16>(v.x), b = unpack_pair<__nv_bfloat16>(v.y);
-    const __nv_fp8x4_e4m3 out(float4{a.x * inverse, a.y * inverse, b.x * inverse, b.y * inverse});
-    reinterpret_cast<uint32_t*>(codes)[i] = out.__x;
   }
 }
 
@@ -369,6 +333,7 @@ Status expand_rows(const WeightPiece& piece, void* out, Stream stream) {
     case CudaWeightForm::kBf16:
       return copy_on_card(out, piece.data, 2 * piece.n * piece.k, stream);
     case CudaWeightForm::kFp8:
+    case CudaWeightForm::kFp8Blocks:
       expand_fp8_kernel<<<blocks_for(piece.n * piece.k, kThreads), kThreads, 0, stream>>>(piece,
                                                                                           to);
       break;
@@ -398,21 +363,6 @@ Status gather_piece(const WeightPiece& piece, int64_t total_rows, const int32_t*
   gather_kernel<<<static_cast<unsigned>(num), kThreads, 0, stream>>>(piece, total_rows, ids, out,
                                                                      out_stride);
   return cuda_status("gather_piece");
-}
-
-Status quantize_fp8(const void* x, int64_t m, int64_t k, void* codes, float* scale, bool one_scale,
-                    Stream stream) {
-  if (m == 0) return {};
-  const auto* from = static_cast<const __nv_bfloat16*>(x);
-  const auto grid = static_cast<unsigned>(m);
-  float* whole = one_scale ? scale + m : nullptr;
-  if (one_scale) {
-    RK_RETURN_IF_ERROR(zero_on_card(whole, sizeof(float), stream));
-    amax_kernel<<<grid, kThreads, 0, stream>>>(from, k, whole);
-  }
-  quantize_fp8_kernel<<<grid, kThreads, 0, stream>>>(from, k, static_cast<uint8_t*>(codes), scale,
-                                                     whole);
-  return cuda_status("quantize_fp8");
 }
 
 Status to_bf16(const float* from, void* to, int64_t num, Stream stream) {

@@ -2,7 +2,8 @@
 // 2 KiB of codes each, where lane (g, t) = (lane / 4, lane % 4) of a warp finds its operands of
 // m16n8k16 products as one 16-byte word for each of the rows g, g+8, g+16 and g+24.
 //
-//   bf16, fp8   plain [N, K]; the unit is gathered: lane's word of row r is K elements
+//   bf16, fp8   plain [N, K] (fp8 with scales beside it); the unit is gathered: lane's word of row
+//   r is K elements
 //               [8t, 8t+8) or [16t, 16t+16) of the unit's 32 or 64
 //   int8        64 of K: word w of 4 holds elements 16w + 4t .. +3, in bytes 0 2 1 3
 //   int4        128 of K: word w of 4 holds elements 32w + 8t .. +7, pair p in nibbles p and p+4
@@ -33,12 +34,18 @@ constexpr int unit_bytes(CudaWeightForm form) {
 constexpr bool is_packed(CudaWeightForm form) {
   return form == CudaWeightForm::kInt4G32 || form == CudaWeightForm::kInt8G32;
 }
+constexpr bool is_fp8(CudaWeightForm form) {
+  return form == CudaWeightForm::kFp8 || form == CudaWeightForm::kFp8Blocks;
+}
 constexpr int64_t up_to(int64_t n, int64_t step) { return (n + step - 1) / step; }
 
-/// Bytes of the codes of [n, k] (scales of packed forms included, fp8's row scales not).
+/// Scales of a row of 128 x 128 blocks, to whole fours.
+constexpr int64_t fp8_scale_stride(int64_t k) { return up_to(up_to(k, 128), 4) * 4; }
+
+/// Bytes of the codes of [n, k] (scales of packed forms included, fp8's not).
 constexpr int64_t weight_bytes(CudaWeightForm form, int64_t n, int64_t k) {
   if (form == CudaWeightForm::kBf16) return 2 * n * k;
-  if (form == CudaWeightForm::kFp8) return n * k;
+  if (is_fp8(form)) return n * k;
   return up_to(n, kUnitRows) * up_to(k, unit_k(form)) * unit_bytes(form);
 }
 
@@ -49,7 +56,10 @@ struct WeightPiece {
   int64_t row_begin = 0;  ///< in the weight
   int64_t n = 0, k = 0;
   void* data = nullptr;
-  float* row_scale = nullptr;  ///< fp8: [n]
+  /// fp8: of element (n, k) at [n / block_rows * scale_stride + k / block_columns]. kFp8: [n];
+  /// kFp8Blocks: [ceil(n / 128), scale_stride].
+  float* scale = nullptr;
+  int64_t block_rows = 1, block_columns = int64_t{1} << 40, scale_stride = 1;
 };
 
 }  // namespace rk::kernels
