@@ -17,6 +17,7 @@
 
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx_sm90.cuh"
+#include "kernels/cuda/silu.cuh"
 #include "kernels/gemm/few_codes_sm90.cuh"
 #include "kernels/gemm/gemm_cuda_kernels.h"
 
@@ -128,10 +129,6 @@ __device__ __forceinline__ void multiply(const Params& p, const uint8_t* unit, c
       }
     }
   }
-}
-
-__device__ __forceinline__ float silu_times(float gate, float up) {
-  return gate / (1.0F + __expf(-gate)) * up;
 }
 
 __device__ __forceinline__ void store(const Params& p, int m, int n, float v) {

@@ -13,6 +13,7 @@
 
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx_sm90.cuh"
+#include "kernels/cuda/silu.cuh"
 #include "kernels/gemm/gemm_cuda_kernels.h"
 
 namespace rk::kernels {
@@ -207,7 +208,7 @@ __global__ void __launch_bounds__(kThreads, 2) one_row_kernel(const Params p) {
     }
     if (lane != 0) continue;
     float v = sums[0];
-    if constexpr (kGated) v = v / (1.0F + __expf(-v)) * sums[1];
+    if constexpr (kGated) v = silu_times(v, sums[1]);
     if (p.bias != nullptr) v += p.bias[row];
     if (p.y_f32) {
       static_cast<float*>(p.y)[row] = v + old;

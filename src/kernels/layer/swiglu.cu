@@ -5,16 +5,13 @@
 
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/mma.cuh"
+#include "kernels/cuda/silu.cuh"
 #include "kernels/layer/layer_cuda.h"
 
 namespace rk::kernels {
 namespace {
 
 constexpr int kThreads = 256;
-
-__device__ __forceinline__ float silu_times(float gate, float up) {
-  return gate / (1.0F + __expf(-gate)) * up;
-}
 
 __global__ void swiglu_kernel(const __nv_bfloat16* gate_up, __nv_bfloat16* y, int64_t rows,
                               int width, int64_t in_stride, int64_t out_stride) {
