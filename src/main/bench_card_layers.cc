@@ -223,14 +223,18 @@ Status bench_card_layers(const KernelBench& bench, const model::ModelConfig& con
   std::vector<Path> paths = {{"", gemm.get(), {1, 2, 4, 8, 16, 64, step_rows}}};
   std::unique_ptr<GemmCuda> own, codes, library;
   if (bench.all_paths) {
-    options.few_bf16_rows = options.few_fp8_rows = options.few_quant_rows = 64;
+    const auto own_up_to = [&](int64_t rows) {
+      options.few_bf16_rows = options.few_quant_rows = rows;
+      options.few_fp8_rows = options.few_block_rows = options.few_uneven_rows = rows;
+    };
+    own_up_to(64);
     options.hopper_rows = false;
     RK_TRY(own, GemmCuda::create(options, stream));
     options.hopper_rows = true;
     options.hopper_packed_from = 0;
     RK_TRY(codes, GemmCuda::create(options, stream));
     options.hopper_rows = false;
-    options.few_bf16_rows = options.few_fp8_rows = options.few_quant_rows = 0;
+    own_up_to(0);
     RK_TRY(library, GemmCuda::create(options, stream));
     paths.push_back({"few_rows", own.get(), {1, 2, 4, 8, 16, 32, 64}});
     paths.push_back({"few_codes", codes.get(), {1, 2, 4, 8, 16}});

@@ -10,8 +10,17 @@
 namespace rk::kernels {
 namespace {
 
-GemmCuda* engine() {
-  static const auto made = GemmCuda::create({.fp8_elements = int64_t{4} << 20}, test_stream());
+// With our own kernel for up to 16 rows of every kind of scale, or only for what fours leave over.
+GemmCuda* engine(bool own = true) {
+  const auto make = [](int64_t few) {
+    return GemmCuda::create({.fp8_elements = int64_t{4} << 20,
+                             .few_fp8_rows = few,
+                             .few_block_rows = few,
+                             .few_uneven_rows = few},
+                            test_stream());
+  };
+  static const auto owned = make(16), plain = make(0);
+  const auto& made = own ? owned : plain;
   return made.ok() ? made->get() : nullptr;
 }
 #define NEEDS_GEMM() \
@@ -43,6 +52,7 @@ Part part_of(int64_t n, int64_t k, Kind kind, uint32_t seed) {
 struct Case {
   int64_t m = 1;
   bool y_f32 = false, bias = false, accumulate = false;
+  bool own = true;  ///< few rows in our own kernel
 };
 
 double error_of(const CudaWeight& w, const std::vector<float>& values, const Case& c) {
@@ -65,13 +75,13 @@ double error_of(const CudaWeight& w, const std::vector<float>& values, const Cas
                 c.y_f32 ? DType::kF32 : DType::kBf16, {c.m, n});
   if (c.bias) args.bias = card_bias.view(DType::kF32, {n});
   args.accumulate = c.accumulate;
-  const Status status = engine()->run(args);
+  const Status status = engine(c.own)->run(args);
   EXPECT_TRUE(status.ok()) << status.message();
   return relative_error(c.y_f32 ? y32.host() : from_bf16(y16.host()), want);
 }
 
 // Every kind of scale; sides that 128 does not divide, K that ends within a block.
-void expect_values(std::initializer_list<int64_t> rows, double tolerance) {
+void expect_values(std::initializer_list<int64_t> rows, double tolerance, bool own = true) {
   for (const Kind kind : {Kind::kTensor, Kind::kRow, Kind::kBlock}) {
     for (const auto& [n, k] : {std::pair<int64_t, int64_t>{256, 512}, {208, 1040}, {640, 384}}) {
       const Part part = part_of(n, k, kind, 3);
@@ -80,8 +90,8 @@ void expect_values(std::initializer_list<int64_t> rows, double tolerance) {
       std::vector<float> values(n * k);
       dequantize_fp8(part.matrix, 0, n, values.data());
       for (const int64_t m : rows) {
-        for (const Case& c :
-             {Case{m}, Case{m, true, true}, Case{m, false, true}, Case{m, true, false, true}}) {
+        for (const Case& c : {Case{m, false, false, false, own}, Case{m, true, true, false, own},
+                              Case{m, false, true, false, own}, Case{m, true, false, true, own}}) {
           SCOPED_TRACE(cat("kind ", static_cast<int>(kind), " n=", n, " k=", k, " m=", m,
                            " y_f32=", c.y_f32, " bias=", c.bias, " accumulate=", c.accumulate));
           EXPECT_LT(error_of(**w, values, c), tolerance);
@@ -100,6 +110,12 @@ TEST(Fp8Cuda, FewRowsStayInBf16) {
 TEST(Fp8Cuda, ManyRowsAreRoundedToE4m3) {
   NEEDS_GEMM();
   expect_values({17, 18, 64, 99}, 0.05);
+}
+
+// But what fours leave over of blocks.
+TEST(Fp8Cuda, FewRowsOfTheLibrary) {
+  NEEDS_GEMM();
+  expect_values({1, 2, 4, 5, 8, 12, 16}, 0.05, false);
 }
 
 // Q, K and V: one grid of blocks where each ends with a block, several where not; scales a part.

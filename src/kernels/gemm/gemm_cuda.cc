@@ -27,6 +27,8 @@ class Gemm final : public GemmCuda {
     hopper_packed_from_ = options.hopper_packed_from;
     few_bf16_rows_ = options.few_bf16_rows;
     few_fp8_rows_ = options.few_fp8_rows;
+    few_block_rows_ = options.few_block_rows;
+    few_uneven_rows_ = options.few_uneven_rows;
     few_quant_rows_ = options.few_quant_rows;
     RK_TRY(counters_, Buffer::allocate(kFewRowsCounters * 4, Memory::kCard));
     RK_RETURN_IF_ERROR(zero_on_card(counters_.data(), kFewRowsCounters * 4, stream_));
@@ -217,9 +219,13 @@ class Gemm final : public GemmCuda {
   }
 
   bool few(const CardWeight& w, int64_t m) const {
-    const int64_t most = w.all(CudaWeightForm::kBf16) ? few_bf16_rows_
-                         : is_fp8(w.pieces[0].form)   ? few_fp8_rows_
-                                                      : few_quant_rows_;
+    const CudaWeightForm form = w.pieces[0].form;
+    const bool whole = Fp8Products::lt_rows(w.pieces[0], m) == m;
+    const int64_t most = w.all(CudaWeightForm::kBf16)   ? few_bf16_rows_
+                         : form == CudaWeightForm::kFp8 ? few_fp8_rows_
+                         : form == CudaWeightForm::kFp8Blocks
+                             ? (whole ? few_block_rows_ : few_uneven_rows_)
+                             : few_quant_rows_;
     return m <= most && std::all_of(w.pieces.begin(), w.pieces.end(), few_rows_can);
   }
 
@@ -318,7 +324,8 @@ class Gemm final : public GemmCuda {
   std::unique_ptr<CublasLt> lt_;
   Stream stream_;
   int num_sms_ = 0;
-  int64_t few_bf16_rows_ = 0, few_fp8_rows_ = 0, few_quant_rows_ = 0;
+  int64_t few_bf16_rows_ = 0, few_quant_rows_ = 0;
+  int64_t few_fp8_rows_ = 0, few_block_rows_ = 0, few_uneven_rows_ = 0;
   int64_t hopper_packed_from_ = 0;
   bool hopper_rows_ = true, measuring_ = false;
   WeightUpload upload_;

@@ -77,7 +77,9 @@ class GemmCuda {
     int64_t fp8_elements = 0;     ///< scratch for x in e4m3: max M*K
     /// Rows up to which our own kernel is taken, by the weights' form; defaults as measured on an
     /// H200 (redknot bench kernels): cuBLASLt streams bf16 faster at every row count but one.
-    int64_t few_bf16_rows = 0, few_fp8_rows = 16, few_quant_rows = 48;
+    int64_t few_bf16_rows = 0, few_fp8_rows = 4, few_quant_rows = 48;
+    /// The same of fp8 in blocks: in fours, which is all that cuBLASLt takes, and otherwise.
+    int64_t few_block_rows = 0, few_uneven_rows = 16;
     /// Our own kernels for Hopper, where they can run: one row of bf16 weights, few rows of packed.
     bool hopper_rows = true;
     /// Packed weights of fewer elements, and long rows beside others, start faster in the plain
