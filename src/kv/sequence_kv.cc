@@ -90,6 +90,7 @@ int SequenceKv::piece_at(int32_t position) const {
 }
 
 Status SequenceKv::make_writable(std::span<const Wanted> wanted) {
+  if (wanted.empty()) return {};
   std::vector<PageId> got;
   const auto stored = static_cast<size_t>(std::ranges::count(wanted, true, &Wanted::stored));
   const auto keepers = static_cast<size_t>(std::ranges::count(keeps_stored_, 1));
@@ -135,9 +136,11 @@ Status SequenceKv::prepare(std::span<const int32_t> positions) {
       ++num_positions_;
       const int32_t count =
           (last.info.row_end - last.first_row + page_rows_ - 1) / page_rows_ + last.base;
-      for (Head& head : heads_) {
-        head.pages.resize(static_cast<size_t>(count), kNoPage);
-        head.own.resize(static_cast<size_t>(count), 0);
+      if (count > num_entries()) {
+        for (Head& head : heads_) {
+          head.pages.resize(static_cast<size_t>(count), kNoPage);
+          head.own.resize(static_cast<size_t>(count), 0);
+        }
       }
     }
     Piece& piece = pieces_[static_cast<size_t>(piece_at(position))];

@@ -127,11 +127,15 @@ Status CardTables::write_many(const kv::SequenceKv& kv, int32_t begin, int32_t e
 
 Status CardTables::write_few(const kv::SequenceKv& kv, std::span<const int32_t> entries,
                              int64_t base, CardArena& arena) {
+  const size_t more = entries.size() * static_cast<size_t>(kv.num_heads());
+  size_t at = index_.size();
+  index_.resize(at + more);
+  value_.resize(at + more);
   for (int h = 0; h < kv.num_heads(); ++h) {
     const auto pages = kv.pages(static_cast<size_t>(h));
     for (const int32_t i : entries) {
-      index_.push_back(base + int64_t{h} * shape_.list_pages + i);
-      value_.push_back(pages[static_cast<size_t>(i)]);
+      index_[at] = base + int64_t{h} * shape_.list_pages + i;
+      value_[at++] = pages[static_cast<size_t>(i)];
     }
   }
   return index_.size() < kScatterEntries ? Status() : flush(arena);
@@ -153,13 +157,17 @@ Result<const CardSights::Set*> CardSights::find(std::span<const kv::Visible> vis
                                                 std::span<const uint8_t> keeps_stored,
                                                 int num_layers, Stream stream) {
   if (std::ranges::count(keeps_stored, 1) == 0) keeps_stored = {};
-  std::vector<kernels::HeadSight> sight;
-  for (const kv::Visible& v : visible) sight.push_back({v.sink, v.window});
+  const auto same = [](const kernels::HeadSight& h, const kv::Visible& v) {
+    return h.sink == v.sink && h.window == v.window;
+  };
   for (const auto& set : sets_) {
-    if (set->sight == sight && std::ranges::equal(set->keeps_stored, keeps_stored)) {
+    if (std::ranges::equal(set->sight, visible, same) &&
+        std::ranges::equal(set->keeps_stored, keeps_stored)) {
       return static_cast<const Set*>(set.get());
     }
   }
+  std::vector<kernels::HeadSight> sight;
+  for (const kv::Visible& v : visible) sight.push_back({v.sink, v.window});
   auto set = std::make_unique<Set>();
   const size_t per_layer = sight.size() / static_cast<size_t>(num_layers);
   const auto layer = [&](int l) {
@@ -194,10 +202,13 @@ Status plan_layers(std::span<const CardSights::Set* const> sets,
     return static_cast<int>((num + static_cast<size_t>(grain) - 1) / static_cast<size_t>(grain)) *
            grain;
   };
-  std::map<std::vector<int>, int> known;  // classes of all sequences -> plan
+  std::vector<const CardSights::Set*> distinct(sets.begin(), sets.end());
+  std::ranges::sort(distinct);
+  distinct.erase(std::ranges::unique(distinct).begin(), distinct.end());
+  std::map<std::vector<int>, int> known;  // classes of all distinct sets -> plan
   for (int l = first_layer; l < last_layer; ++l) {
     std::vector<int> key;
-    for (const auto* set : sets) key.push_back(set->layer_class[static_cast<size_t>(l)]);
+    for (const auto* set : distinct) key.push_back(set->layer_class[static_cast<size_t>(l)]);
     const auto [at, is_new] = known.try_emplace(key, static_cast<int>(out.plans.size()));
     out.plan_of_layer.push_back(at->second);
     if (!is_new) continue;
