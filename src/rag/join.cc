@@ -43,7 +43,7 @@ Fields read_fields(const json::value& value) {
 
 struct Head {
   Fields configuration, provenance;
-  std::string hash;
+  std::vector<std::string> hashes;  ///< of its own configuration, or of all that it joined
 };
 
 Result<Head> read_head(const std::string& path, const std::string& text) {
@@ -62,8 +62,17 @@ Result<Head> read_head(const std::string& path, const std::string& text) {
   if (hash == nullptr || !hash->is_string()) {
     return data_loss(path, ": no summary of bench rag: configuration.hash is missing");
   }
-  return Head{read_fields(*configuration), read_fields(*provenance),
-              std::string(hash->get_string())};
+  Head head{read_fields(*configuration), read_fields(*provenance), {}};
+  const json::value* joined = configuration->get_object().if_contains("joined");
+  if (joined == nullptr || !joined->is_array()) {
+    head.hashes.emplace_back(hash->get_string());
+    return head;
+  }
+  for (const json::value& one : joined->get_array()) {
+    if (!one.is_string()) return data_loss(path, ": configuration.joined: no list of texts");
+    head.hashes.emplace_back(one.get_string());
+  }
+  return head;
 }
 
 // Every sample keeps the modes that all have, in the order of the first. Errors: none is left.
@@ -129,7 +138,7 @@ Status Joiner::add_summary(const std::string& folder, const std::string& text) {
                               "; such results cannot stand in one report");
     }
   }
-  hashes_.insert(head.hash);
+  hashes_.insert(head.hashes.begin(), head.hashes.end());
   for (auto [from, to] : {std::pair(&head.configuration, &out_.configuration.fields),
                           std::pair(&head.provenance, &out_.provenance)}) {
     for (const auto& [name, value] : *from) {
@@ -154,6 +163,7 @@ Result<Joined> Joiner::done() && {
   }
   RK_RETURN_IF_ERROR(keep_common_modes(out_.results));
   std::ranges::sort(out_.results, {}, place);
+  if (hashes_.size() > 1) out_.configuration.joined.assign(hashes_.begin(), hashes_.end());
   const std::string seed = field(out_.configuration.fields, "seed");
   std::from_chars(seed.data(), seed.data() + seed.size(), out_.seed);
   return std::move(out_);

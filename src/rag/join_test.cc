@@ -82,6 +82,28 @@ TEST_F(JoinTest, ShardsAndLengthsBecomeOneRunOfTheModesThatAllHave) {
   EXPECT_EQ(identity_of(joined->configuration).kv_dtype, "bf16");
 }
 
+// What a report wrote is a folder like any other: its lines keep the configurations they are of.
+TEST_F(JoinTest, WhatWasJoinedMayBeJoinedAgain) {
+  Fields other = fields();
+  other.back().second = "8";
+  const auto a = folder("a", {sample("mk", 4096, 1, {"dense"})}, fields());
+  const auto b = folder("b", {sample("mk", 4096, 2, {"dense"})}, other);
+  const auto first = read_results(std::vector<std::string>{a, b});
+  ASSERT_TRUE(first.ok()) << first.status().message();
+  const fs::path path = root_ / "both";
+  fs::create_directories(path);
+  std::ofstream lines(path / "samples.jsonl");
+  for (const SampleResult& r : first->results) lines << to_json_line(r) << "\n";
+  lines.close();
+  Summary summary;
+  summary.configuration = first->configuration;
+  std::ofstream(path / "summary.json") << summary_json(summary);
+  const auto c = folder("c", {sample("mk", 4096, 3, {"dense"})}, fields());
+  const auto again = read_results(std::vector<std::string>{path.string(), c});
+  ASSERT_TRUE(again.ok()) << again.status().message();
+  EXPECT_EQ(again->results.size(), 3U);
+}
+
 TEST_F(JoinTest, WhatWasMeasuredDifferentlyDoesNotStandTogether) {
   const auto a = folder("a", {sample("mk", 4096, 1, {"dense"})}, fields());
   const auto b = folder("b", {sample("mk", 4096, 2, {"dense"})}, fields("none"));

@@ -227,6 +227,8 @@ std::string summary_json(const Summary& summary) {
   }
   json::object configuration = to_json(summary.configuration.fields);
   configuration["hash"] = summary.configuration.hash();
+  const auto& joined = summary.configuration.joined;
+  if (!joined.empty()) configuration["joined"] = json::array(joined.begin(), joined.end());
   return json::serialize(
       json::object{{"format", "redknot.bench.rag/1"},
                    {"samples", summary.num_samples},

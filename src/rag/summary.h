@@ -32,7 +32,8 @@ inline constexpr const char* kHeadMapField = "head_map";
 /// configurations never stand in one file.
 struct Configuration {
   Fields fields;
-  std::string hash() const;  ///< 16 hex digits
+  std::vector<std::string> joined;  ///< hashes of what was joined, where that is several
+  std::string hash() const;         ///< 16 hex digits
 };
 
 /// A figure with its 95 % bootstrap interval.
