@@ -32,6 +32,12 @@ std::string field(const Fields& fields, std::string_view name) {
   return value == nullptr ? "" : *value;
 }
 
+// Runs of before there was a choice name none.
+std::string setting(const Fields& fields, std::string_view name) {
+  const std::string value = field(fields, name);
+  return value.empty() && name == "kv_store" ? "auto" : value;
+}
+
 Fields read_fields(const json::value& value) {
   Fields out;
   if (!value.is_object()) return out;
@@ -75,29 +81,11 @@ Result<Head> read_head(const std::string& path, const std::string& text) {
   return head;
 }
 
-// Every sample keeps the modes that all have, in the order of the first. Errors: none is left.
-Status keep_common_modes(std::vector<SampleResult>& results) {
-  std::vector<std::string> common;
-  for (const ModeResult& m : results.front().modes) common.push_back(m.mode);
-  for (const SampleResult& r : results) {
-    std::erase_if(common, [&](const std::string& name) {
-      return std::ranges::find(r.modes, name, &ModeResult::mode) == r.modes.end();
-    });
-  }
-  for (SampleResult& r : results) {
-    std::vector<ModeResult> kept;
-    for (const std::string& name : common) {
-      kept.push_back(std::move(*std::ranges::find(r.modes, name, &ModeResult::mode)));
-    }
-    r.modes = std::move(kept);
-    r.order.clear();
-  }
-  if (!common.empty() && common.front() == kDense) return {};
-  std::string first;
-  for (const std::string& name : common) first += cat(first.empty() ? "" : ", ", name);
-  return invalid_argument("samples.jsonl: ", results.size(), " samples have ",
-                          common.empty() ? "no mode" : first,
-                          " in common; dense, their first, is what all are compared with");
+Status check_begins_with_dense(const SampleResult& r) {
+  if (!r.modes.empty() && r.modes.front().mode == kDense) return {};
+  return invalid_argument("samples.jsonl: ", r.id, " begins with ",
+                          r.modes.empty() ? "no mode" : r.modes.front().mode,
+                          "; dense is what all are compared with");
 }
 
 // "mk-4096-12" comes before "mk-4096-100".
@@ -121,18 +109,30 @@ Status Joiner::add_samples(const std::string& path, const std::string& text) {
     auto result = parse_json_line(text.substr(begin, end - begin));
     if (!result.ok()) return data_loss(path, ":", number, ": ", result.status().message());
     configs_.emplace(result->config, cat(path, ":", number));
-    if (known_.insert(cat(result->id, "/", result->prompt_digest)).second) {
-      out_.results.push_back(std::move(result).value());
-    }
+    RK_RETURN_IF_ERROR(check_begins_with_dense(*result));
+    add_result(std::move(result).value());
     begin = end + 1;
   }
+}
+
+// Modes that the sample was met with before are left out, and all of it where no other is left.
+void Joiner::add_result(SampleResult result) {
+  std::set<std::string>& known = known_[cat(result.id, "/", result.prompt_digest)];
+  const bool met = !known.empty();
+  const size_t had = result.modes.size();
+  std::erase_if(result.modes, [&](const ModeResult& m) {
+    return !known.insert(m.mode).second && m.mode != kDense;
+  });
+  if (met && result.modes.size() == 1) return;
+  if (result.modes.size() < had) result.order.clear();
+  out_.results.push_back(std::move(result));
 }
 
 Status Joiner::add_summary(const std::string& folder, const std::string& text) {
   RK_TRY(const Head head, read_head(folder + "/summary.json", text));
   for (const char* name : kSame) {
-    const std::string theirs = field(head.configuration, name),
-                      ours = field(out_.configuration.fields, name);
+    const std::string theirs = setting(head.configuration, name),
+                      ours = setting(out_.configuration.fields, name);
     if (!hashes_.empty() && theirs != ours) {
       return invalid_argument(folder, ": ", name, " is ", theirs, ", that of the others ", ours,
                               "; such results cannot stand in one report");
@@ -161,7 +161,6 @@ Result<Joined> Joiner::done() && {
     return invalid_argument(where, ": a result of configuration ", config,
                             ", no summary here is of it; nobody knows on what it was measured");
   }
-  RK_RETURN_IF_ERROR(keep_common_modes(out_.results));
   std::ranges::sort(out_.results, {}, place);
   if (hashes_.size() > 1) out_.configuration.joined.assign(hashes_.begin(), hashes_.end());
   const std::string seed = field(out_.configuration.fields, "seed");

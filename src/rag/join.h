@@ -18,29 +18,31 @@ namespace rk::rag {
 struct Joined {
   Configuration configuration;  ///< a field that differs between the folders names all values
   Fields provenance;
-  std::vector<SampleResult> results;  ///< by length, task and number; of the modes that all have
+  std::vector<SampleResult> results;  ///< by length, task and number; each begins with dense
   uint64_t seed = 0;
 };
 
 /// Takes folders one by one, as texts. One without a summary must be of a configuration that
-/// another one's summary has. Half a line at the end of samples is left out, a sample met again
-/// too.
+/// another one's summary has. Half a line at the end of samples is left out. Of a sample met again
+/// the modes that are new stay, beside the dense answer of their own run.
 class Joiner {
  public:
   /// samples.jsonl and, where it is there, summary.json; `folder` for messages. Errors: kDataLoss;
   /// kInvalidArgument naming the field where the folders differ in model, plan, company, stored
-  /// rows, documents, known predecessors or answer length. No use after one.
+  /// rows, documents, known predecessors or answer length, and a sample that does not begin with
+  /// dense. No use after one.
   Status add(const std::string& folder, const std::string& samples, const std::string* summary);
   /// Errors: kNotFound without any summary; kInvalidArgument for a sample of a configuration that
-  /// no summary has, and where the modes that all samples have do not begin with dense.
+  /// no summary has.
   Result<Joined> done() &&;
 
  private:
   Status add_samples(const std::string& path, const std::string& text);
+  void add_result(SampleResult result);
   Status add_summary(const std::string& folder, const std::string& text);
   Joined out_;
-  std::set<std::string> known_;                 ///< samples
-  std::set<std::string> hashes_;                ///< of the summaries' configurations
+  std::map<std::string, std::set<std::string>> known_;  ///< modes of each sample
+  std::set<std::string> hashes_;                        ///< of the summaries' configurations
   std::map<std::string, std::string> configs_;  ///< that samples name, and which named it first
 };
 

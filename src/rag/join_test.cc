@@ -57,7 +57,7 @@ class JoinTest : public testing::Test {
   fs::path root_;
 };
 
-TEST_F(JoinTest, ShardsAndLengthsBecomeOneRunOfTheModesThatAllHave) {
+TEST_F(JoinTest, ShardsAndLengthsBecomeOneRun) {
   const auto a = folder(
       "a", {sample("mk", 4096, 10, {"dense", "reuse"}), sample("mk", 4096, 2, {"dense", "reuse"})},
       fields());
@@ -71,10 +71,8 @@ TEST_F(JoinTest, ShardsAndLengthsBecomeOneRunOfTheModesThatAllHave) {
   EXPECT_EQ(joined->results[0].id, "mk-1024-1");
   EXPECT_EQ(joined->results[1].id, "mk-4096-2");
   EXPECT_EQ(joined->results[2].id, "mk-4096-10");
-  for (const SampleResult& r : joined->results) {
-    ASSERT_EQ(r.modes.size(), 2U);
-    EXPECT_EQ(r.modes[1].mode, "reuse");
-  }
+  EXPECT_EQ(joined->results[0].modes.size(), 3U);
+  EXPECT_EQ(joined->results[1].modes.size(), 2U);
   EXPECT_EQ(joined->seed, 7U);
   EXPECT_THAT(joined->configuration.fields, testing::Contains(testing::Pair("seed", "7 | 8")));
   EXPECT_THAT(joined->provenance,
@@ -130,20 +128,56 @@ TEST_F(JoinTest, SamplesOfAConfigurationThatNoSummaryHasAreRefused) {
   EXPECT_THAT(joined.status().message(), HasSubstr("b/samples.jsonl:1: a result of configuration"));
 }
 
-TEST_F(JoinTest, SamplesThatShareNoModeAreRefused) {
+// A sample met again with other modes: they stand beside the dense answer of their own run, and a
+// figure is over the samples that have its mode.
+TEST_F(JoinTest, RunsOfOtherModesStandTogether) {
+  SampleResult first = sample("mk", 4096, 1, {"dense", "reuse"});
+  SampleResult again = sample("mk", 4096, 1, {"dense", "reuse", "prefix"});
+  first.needle = again.needle = true;
+  again.modes[0].score = 1;  // only here dense found the fact, which prefix lost
+  again.modes[1].kl = 5;     // known already: not counted
+  const auto a = folder("a", {first, sample("mk", 4096, 2, {"dense", "reuse"})}, fields());
+  const auto b = folder("b", {again, sample("mk", 4096, 2, {"dense"})}, fields());
+  const auto joined = read_results(std::vector<std::string>{a, b});
+  ASSERT_TRUE(joined.ok()) << joined.status().message();
+  ASSERT_EQ(joined->results.size(), 3U);
+  std::vector<const SampleResult*> results;
+  for (const SampleResult& r : joined->results) results.push_back(&r);
+  const Summary summary = summarize(results, 1);
+  EXPECT_EQ(summary.num_samples, 2);
+  EXPECT_EQ(summary.modes, (std::vector<std::string>{"dense", "reuse", "prefix"}));
+  ASSERT_EQ(summary.groups.size(), 3U);
+  EXPECT_EQ(summary.groups[0].num_samples, 2);
+  EXPECT_EQ(summary.groups[1].num_samples, 2);
+  EXPECT_NEAR(summary.groups[1].kl->value, 0.01, 1e-9);
+  EXPECT_EQ(summary.groups[1].needle_found, 0);
+  EXPECT_EQ(summary.groups[2].num_samples, 1);
+  EXPECT_EQ(summary.groups[2].needle_lost, 1);
+}
+
+TEST_F(JoinTest, SamplesThatDoNotBeginWithDenseAreRefused) {
   const auto a = folder("a", {sample("mk", 4096, 1, {"dense", "reuse"})}, fields());
   const auto b = folder("b", {sample("mk", 4096, 2, {"prefix"})}, fields());
-  const auto c = folder("c", {sample("mk", 4096, 3, {"reuse"})}, fields());
   EXPECT_THAT(read_results(std::vector<std::string>{a, b}).status().message(),
-              HasSubstr("2 samples have no mode in common"));
-  EXPECT_THAT(read_results(std::vector<std::string>{a, c}).status().message(),
-              HasSubstr("2 samples have reuse in common; dense"));
+              HasSubstr("mk-4096-2 begins with prefix; dense is what all are compared with"));
   std::ofstream(fs::path(a) / "summary.json") << "{\"configuration\": {}, \"provenance\": {}}";
   EXPECT_THAT(read_results(std::vector<std::string>{a}).status().message(),
               HasSubstr("summary.json: no summary of bench rag: configuration.hash is missing"));
   std::ofstream(fs::path(a) / "summary.json") << "[1]";
   EXPECT_THAT(read_results(std::vector<std::string>{a}).status().message(),
               testing::EndsWith("summary.json: no JSON object"));
+}
+
+TEST_F(JoinTest, ARunThatNamesNoStoreIsOfRowsAsComputed) {
+  Fields named = fields(), fewer = fields();
+  named.emplace_back("kv_store", "auto");
+  fewer.emplace_back("kv_store", "int8");
+  const auto a = folder("a", {sample("mk", 4096, 1, {"dense"})}, fields());
+  const auto b = folder("b", {sample("mk", 4096, 2, {"dense"})}, named);
+  const auto c = folder("c", {sample("mk", 4096, 3, {"dense"})}, fewer);
+  EXPECT_TRUE(read_results(std::vector<std::string>{a, b}).ok());
+  EXPECT_THAT(read_results(std::vector<std::string>{a, c}).status().message(),
+              HasSubstr("kv_store is int8, that of the others auto"));
 }
 
 TEST_F(JoinTest, ACardOfDocumentsAtRestInFewerBitsSaysSo) {

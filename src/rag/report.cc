@@ -230,14 +230,15 @@ class Page {
   }
 
   // Share of rows recomputed in each of kBins parts of the prompt, mean over samples.
-  std::vector<double> recomputed_share(size_t mode) const {
+  std::vector<double> recomputed_share(const std::string& name) const {
     std::vector<double> share(kBins, 0);
     int64_t samples = 0;
     for (const SampleResult* r : results_) {
-      if (r->modes[mode].recomputed_at.empty()) continue;
+      const auto at = std::ranges::find(r->modes, name, &ModeResult::mode);
+      if (at == r->modes.end() || at->recomputed_at.empty()) continue;
       ++samples;
       const double bin = static_cast<double>(r->prompt_tokens) / static_cast<double>(kBins);
-      for (const auto& [begin, end] : r->modes[mode].recomputed_at) {
+      for (const auto& [begin, end] : at->recomputed_at) {
         for (size_t i = 0; i < kBins; ++i) {
           const double from = std::max(static_cast<double>(begin), bin * static_cast<double>(i));
           const double to = std::min(static_cast<double>(end), bin * static_cast<double>(i + 1));
@@ -253,7 +254,7 @@ class Page {
   std::string recomputed() const {
     std::string plots;
     for (size_t mode = 0; mode < summary_.modes.size(); ++mode) {
-      const std::vector<double> share = recomputed_share(mode);
+      const std::vector<double> share = recomputed_share(summary_.modes[mode]);
       if (share.empty()) continue;
       PlotSeries series{.name = summary_.modes[mode], .style = mode, .line = true};
       for (size_t i = 0; i < kBins; ++i) {

@@ -13,7 +13,7 @@ namespace {
 namespace json = boost::json;
 
 SampleResult sample(int i, int64_t length, const std::string& task) {
-  SampleResult r{.id = task + std::to_string(i), .task = task, .config = "c"};
+  SampleResult r{.id = cat(task, "-", length, "-", i), .task = task, .config = "c"};
   r.length_tokens = length;
   r.prompt_tokens = 96;
   r.needle = task != "data";

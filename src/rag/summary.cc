@@ -4,6 +4,7 @@
 #include <boost/json.hpp>
 #include <cmath>
 #include <map>
+#include <set>
 
 #include "kv/identity.h"
 #include "rag/random.h"
@@ -13,7 +14,13 @@ namespace rk::rag {
 namespace {
 
 namespace json = boost::json;
-using Results = std::vector<const SampleResult*>;
+// A sample that has the mode, and what that did there.
+struct Ran {
+  const SampleResult* sample = nullptr;
+  const ModeResult* mode = nullptr;
+  const ModeResult& dense() const { return sample->modes[0]; }
+};
+using Results = std::vector<Ran>;
 
 double median(std::span<const double> values) { return quantile(values, 0.5); }
 
@@ -21,17 +28,22 @@ Figure figure(const std::vector<double>& values, const Statistic& statistic, uin
   return {statistic(values), bootstrap(values, statistic, seed)};
 }
 
-// One value of each sample's mode.
 template <class Get>
-std::vector<double> each(const Results& results, size_t mode, const Get& get) {
+std::vector<double> each(const Results& results, const Get& get) {
   std::vector<double> out;
-  for (const SampleResult* r : results) out.push_back(static_cast<double>(get(r->modes[mode])));
+  for (const Ran& r : results) out.push_back(static_cast<double>(get(*r.mode)));
+  return out;
+}
+template <class Get>
+std::vector<double> each_dense(const Results& results, const Get& get) {
+  std::vector<double> out;
+  for (const Ran& r : results) out.push_back(static_cast<double>(get(r.dense())));
   return out;
 }
 
 template <class Get>
-double mean_of(const Results& results, size_t mode, const Get& get) {
-  return mean(each(results, mode, get));
+double mean_of(const Results& results, const Get& get) {
+  return mean(each(results, get));
 }
 
 std::optional<double> ratio(double a, double b) {
@@ -39,88 +51,102 @@ std::optional<double> ratio(double a, double b) {
   return a / b;
 }
 
-void add_scores(const Results& results, size_t mode, uint64_t seed, Group& g) {
-  const auto scores = each(results, mode, [](const ModeResult& m) { return m.score; });
+void add_scores(const Results& results, uint64_t seed, Group& g) {
+  const auto scores = each(results, [](const ModeResult& m) { return m.score; });
   g.score = figure(scores, mean, seed);
-  std::vector<double> diffs = each(results, 0, [](const ModeResult& m) { return -m.score; });
+  std::vector<double> diffs = each_dense(results, [](const ModeResult& m) { return -m.score; });
   for (size_t i = 0; i < diffs.size(); ++i) diffs[i] += scores[i];
   g.score_diff = figure(diffs, mean, seed);
-  g.exact_match = mean_of(results, mode, [](const ModeResult& m) { return m.exact_match; });
-  g.f1 = mean_of(results, mode, [](const ModeResult& m) { return m.f1; });
+  g.exact_match = mean_of(results, [](const ModeResult& m) { return m.exact_match; });
+  g.f1 = mean_of(results, [](const ModeResult& m) { return m.f1; });
   // Of several tasks together only the planted facts count: the others ask for more than finding.
-  const bool only_facts = g.task == kAllTasks && std::ranges::any_of(results, [](const auto* r) {
-                            return r->task == kPlantedFactTask;
+  const bool only_facts = g.task == kAllTasks && std::ranges::any_of(results, [](const Ran& r) {
+                            return r.sample->task == kPlantedFactTask;
                           });
   bool needles = false;
-  for (const SampleResult* r : results) {
-    if (only_facts && r->task != kPlantedFactTask) continue;
-    needles = needles || r->needle;
-    if (!r->needle || r->modes[0].score == 0) continue;
+  for (const Ran& r : results) {
+    if (only_facts && r.sample->task != kPlantedFactTask) continue;
+    needles = needles || r.sample->needle;
+    if (!r.sample->needle || r.dense().score == 0) continue;
     ++g.needle_found;
-    g.needle_lost += r->modes[mode].score < r->modes[0].score;
+    g.needle_lost += r.mode->score < r.dense().score;
   }
-  if (needles)
-    g.needle_loss_bound = mode == 0 ? 0 : rate_upper_bound(g.needle_lost, g.needle_found);
+  const bool is_dense = results.front().mode == &results.front().dense();
+  if (needles) {
+    g.needle_loss_bound = is_dense ? 0 : rate_upper_bound(g.needle_lost, g.needle_found);
+  }
 }
 
-void add_divergence(const Results& results, size_t mode, uint64_t seed, Group& g) {
+void add_divergence(const Results& results, uint64_t seed, Group& g) {
   std::vector<double> kls;
   double tokens = 0, same = 0;
-  for (const SampleResult* r : results) {
-    const ModeResult& m = r->modes[mode];
+  for (const Ran& r : results) {
+    const ModeResult& m = *r.mode;
     if (!m.kl) continue;
     kls.push_back(*m.kl);
     tokens += static_cast<double>(m.kl_tokens);
     same += static_cast<double>(m.same_top1);
   }
   g.kl_samples = static_cast<int64_t>(kls.size());
-  g.same_answer = mean_of(results, mode, [](const ModeResult& m) { return m.same_answer; });
+  g.same_answer = mean_of(results, [](const ModeResult& m) { return m.same_answer; });
   if (kls.empty()) return;
   g.kl = figure(kls, mean, seed);
   g.kl_p95 = quantile(kls, 0.95);
   g.same_top1 = same / tokens;
 }
 
-void add_times(const Results& results, size_t mode, uint64_t seed, Group& g) {
+void add_times(const Results& results, uint64_t seed, Group& g) {
   const auto ttft = [](const ModeResult& m) { return m.ttft_ms; };
-  const auto times = each(results, mode, ttft);
+  const auto times = each(results, ttft);
   g.ttft_ms = median(times);
-  std::vector<double> ratios = each(results, 0, ttft);
+  std::vector<double> ratios = each_dense(results, ttft);
   for (size_t i = 0; i < ratios.size(); ++i) ratios[i] /= std::max(times[i], 1e-6);
   g.speedup = figure(ratios, median, seed);
   std::vector<double> rates, ingests;
-  for (const SampleResult* r : results) {
-    if (r->modes[mode].tokens_per_s) rates.push_back(*r->modes[mode].tokens_per_s);
-    ingests.push_back(r->ingest_ms);
-    g.late_ingests += r->modes[mode].ingest_in_ttft_ms > 0;
+  for (const Ran& r : results) {
+    if (r.mode->tokens_per_s) rates.push_back(*r.mode->tokens_per_s);
+    ingests.push_back(r.sample->ingest_ms);
+    g.late_ingests += r.mode->ingest_in_ttft_ms > 0;
   }
   if (!rates.empty()) g.tokens_per_s = median(rates);
   g.ingest_ms = median(ingests);
 }
 
-Group group_of(const Results& results, size_t mode, const std::string& task, int64_t length,
-               uint64_t seed) {
-  Group g{.mode = results.front()->modes[mode].mode, .task = task, .length_tokens = length};
+Group group_of(const Results& results, const std::string& task, int64_t length, uint64_t seed) {
+  Group g{.mode = results.front().mode->mode, .task = task, .length_tokens = length};
   g.num_samples = static_cast<int64_t>(results.size());
   const uint64_t own = derived_seed(seed, cat(g.mode, "/", task), static_cast<uint64_t>(length));
-  add_scores(results, mode, own, g);
-  add_divergence(results, mode, own, g);
-  add_times(results, mode, own, g);
+  add_scores(results, own, g);
+  add_divergence(results, own, g);
+  add_times(results, own, g);
   const auto answer = [](const ModeResult& m) { return m.answer_tokens; };
-  g.answer_tokens = mean_of(results, mode, answer);
-  g.length_ratio = ratio(g.answer_tokens, mean_of(results, 0, answer));
-  for (const SampleResult* r : results) g.prompt_tokens += static_cast<double>(r->prompt_tokens);
+  g.answer_tokens = mean_of(results, answer);
+  g.length_ratio = ratio(g.answer_tokens, mean(each_dense(results, answer)));
+  for (const Ran& r : results) g.prompt_tokens += static_cast<double>(r.sample->prompt_tokens);
   g.prompt_tokens /= static_cast<double>(results.size());
-  g.prefix_cached = mean_of(results, mode, [](const ModeResult& m) { return m.prefix_cached; });
-  g.document_cached = mean_of(results, mode, [](const ModeResult& m) { return m.document_cached; });
-  g.recomputed = mean_of(results, mode, [](const ModeResult& m) { return m.recomputed; });
-  g.fresh = mean_of(results, mode, [](const ModeResult& m) { return m.fresh; });
+  g.prefix_cached = mean_of(results, [](const ModeResult& m) { return m.prefix_cached; });
+  g.document_cached = mean_of(results, [](const ModeResult& m) { return m.document_cached; });
+  g.recomputed = mean_of(results, [](const ModeResult& m) { return m.recomputed; });
+  g.fresh = mean_of(results, [](const ModeResult& m) { return m.fresh; });
   const auto flops = [](const ModeResult& m) { return m.flops; };
-  g.flops = mean_of(results, mode, flops);
-  g.flops_ratio = ratio(mean_of(results, 0, flops), g.flops);
-  g.bytes = mean_of(results, mode, [](const ModeResult& m) { return m.bytes; });
-  g.predicted_flops = mean_of(results, mode, [](const ModeResult& m) { return m.predicted_flops; });
+  g.flops = mean_of(results, flops);
+  g.flops_ratio = ratio(mean(each_dense(results, flops)), g.flops);
+  g.bytes = mean_of(results, [](const ModeResult& m) { return m.bytes; });
+  g.predicted_flops = mean_of(results, [](const ModeResult& m) { return m.predicted_flops; });
   return g;
+}
+
+// Those of the samples that have the mode; dense once where a sample was met with other modes
+// again.
+Results runs_of(const std::vector<const SampleResult*>& samples, const std::string& mode) {
+  Results out;
+  std::set<std::string> known;
+  for (const SampleResult* r : samples) {
+    const auto at = std::ranges::find(r->modes, mode, &ModeResult::mode);
+    if (at == r->modes.end() || !known.insert(cat(r->id, "/", r->prompt_digest)).second) continue;
+    out.push_back({r, &*at});
+  }
+  return out;
 }
 
 json::value number(double v) { return std::isfinite(v) ? json::value(v) : json::value(); }
@@ -182,11 +208,18 @@ std::string Configuration::hash() const {
 
 Summary summarize(const std::vector<const SampleResult*>& results, uint64_t seed) {
   Summary summary;
-  summary.num_samples = static_cast<int64_t>(results.size());
   if (results.empty()) return summary;
-  for (const ModeResult& m : results.front()->modes) summary.modes.push_back(m.mode);
+  summary.num_samples = static_cast<int64_t>(runs_of(results, results[0]->modes[0].mode).size());
+  for (const SampleResult* r : results) {
+    for (const ModeResult& m : r->modes) {
+      if (std::ranges::find(summary.modes, m.mode) == summary.modes.end()) {
+        summary.modes.push_back(m.mode);
+      }
+    }
+  }
+  using Samples = std::vector<const SampleResult*>;
   // Tasks in the order in which they come.
-  std::map<int64_t, std::vector<std::pair<std::string, Results>>> by_length;
+  std::map<int64_t, std::vector<std::pair<std::string, Samples>>> by_length;
   for (const SampleResult* r : results) {
     auto& tasks = by_length[r->length_tokens];
     const auto known = std::find_if(tasks.begin(), tasks.end(),
@@ -198,11 +231,7 @@ Summary summarize(const std::vector<const SampleResult*>& results, uint64_t seed
     }
   }
   for (auto& [length, tasks] : by_length) {
-    for (const auto& [task, own] : tasks) {
-      summary.exploratory =
-          summary.exploratory || static_cast<int64_t>(own.size()) < kPublishedSamples;
-    }
-    Results all;
+    Samples all;
     size_t generated = 0;
     for (const auto& [task, own] : tasks) {
       if (task == kDataTask) continue;
@@ -211,8 +240,13 @@ Summary summarize(const std::vector<const SampleResult*>& results, uint64_t seed
     }
     if (generated > 1) tasks.push_back({kAllTasks, std::move(all)});
     for (const auto& [task, own] : tasks) {
-      for (size_t mode = 0; mode < summary.modes.size(); ++mode) {
-        summary.groups.push_back(group_of(own, mode, task, length, seed));
+      for (const std::string& mode : summary.modes) {
+        const Results ran = runs_of(own, mode);
+        if (ran.empty()) continue;
+        summary.groups.push_back(group_of(ran, task, length, seed));
+        summary.exploratory =
+            summary.exploratory ||
+            (task != kAllTasks && summary.groups.back().num_samples < kPublishedSamples);
       }
     }
   }
