@@ -201,8 +201,8 @@ Status WeightUpload::make_staging() {
   }
   return {};
 }
-// Waits: `values` are not pinned.
 
+// Waits: `values` are not pinned.
 Status WeightUpload::copy_values(float* card, const std::vector<float>& values) {
   RK_RETURN_IF_ERROR(
       copy_to_card(card, values.data(), static_cast<int64_t>(values.size() * 4), stream_));
