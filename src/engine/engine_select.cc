@@ -36,7 +36,7 @@ std::vector<double> random_scores(const Prompt& prompt, uint64_t seed, int32_t b
 }
 
 // Of the rows wanted, what blocks make up. A planted fact wants its whole sentence, prose the rows
-// that count wherever they stand (docs/fidelity.md).
+// that count wherever they stand (docs/fidelity-runs.md).
 double block_share(SelectUnits units) {
   if (units == SelectUnits::kBoth) return 0.5;
   return units == SelectUnits::kBlocks ? 1 : 0;

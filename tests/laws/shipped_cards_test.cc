@@ -1,4 +1,4 @@
-// What the gate lets through by the cards that come with redknot: the table of levels in
+// What the gate lets through by the cards that come with redknot: the levels in
 // docs/fidelity.md.
 #include <gtest/gtest.h>
 
