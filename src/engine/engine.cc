@@ -164,12 +164,13 @@ Status Engine::plan_card(const Options& options, const model::WeightFiles* files
   const auto kv_bytes = [&](int64_t tokens) {
     return (tokens + 2 * kPageRows) / kPageRows * column;
   };
-  model::CardMemory memory = model::card_memory(files, config, decoder);
+  const bool hopper = card.major >= 9;
+  model::CardMemory memory = model::card_memory(files, config, decoder, hopper);
   const auto room = [&] { return card.free_bytes - memory.total() - kCardReserveBytes; };
   while (options.fit && context_tokens_ > kLeastContext && room() < kv_bytes(context_tokens_)) {
     context_tokens_ = std::max(kLeastContext, context_tokens_ - context_tokens_ / 8);
     decoder.context_tokens = context_tokens_;
-    memory = model::card_memory(files, config, decoder);
+    memory = model::card_memory(files, config, decoder, hopper);
   }
   const bool codes = options.store_format != kv::RowFormat::kAsComputed;
   const int64_t usable = room() * 9 / 10, one = kv_bytes(context_tokens_);

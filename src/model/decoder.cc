@@ -103,11 +103,11 @@ namespace {
 
 // Bytes of a matrix on a card: see kernels/gemm/gemm_cuda.h.
 int64_t matrix_bytes(const WeightFiles* files, const std::string& name, int64_t n, int64_t k,
-                     CardWeights weights, bool is_layer) {
+                     CardWeights weights, bool is_layer, bool multiplies_fp8) {
   if (weights == CardWeights::kFp8 && is_layer) return n * k;
   if (files == nullptr || weights == CardWeights::kBf16) return 2 * n * k;
   const auto dtype = files->stored_dtype(name);
-  if (dtype == DType::kE4m3 && is_layer) return n * k;
+  if (dtype == DType::kE4m3 && is_layer && multiplies_fp8) return n * k;
   if (!dtype || dtype_info(*dtype).block_elems == 1) return 2 * n * k;
   switch (*dtype) {
     case DType::kQ4_0:
@@ -127,11 +127,12 @@ bool takes_fp8(const WeightFiles* files, CardWeights weights) {
 }
 
 CardMemory card_memory(const WeightFiles* files, const ModelConfig& c,
-                       const Decoder::Options& options) {
+                       const Decoder::Options& options, bool multiplies_fp8) {
   CardMemory out;
   const int64_t q = int64_t{c.num_heads} * c.head_dim, kv = int64_t{c.num_kv_heads} * c.head_dim;
   const auto add = [&](const std::string& name, int64_t n, int64_t k, bool is_layer) {
-    out.weight_bytes += matrix_bytes(files, name, n, k, options.card_weights, is_layer);
+    out.weight_bytes +=
+        matrix_bytes(files, name, n, k, options.card_weights, is_layer, multiplies_fp8);
   };
   add("token_embd.weight", c.vocab_size, c.hidden, false);
   if (!c.tied_embeddings && (files == nullptr || files->has("output.weight"))) {

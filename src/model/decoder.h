@@ -169,9 +169,11 @@ struct CardMemory {
   int64_t table_bytes = 0;  ///< page tables of options.max_sequences sequences
   int64_t total() const { return weight_bytes + workspace_bytes + table_bytes; }
 };
-/// `files` may be null (random weights: bf16). Pure but for reading the files' directory.
+/// `files` may be null (random weights: bf16). `multiplies_fp8`: the card has products for fp8 as
+/// files have it (Hopper); else such matrices become bf16. Pure but for reading the files'
+/// directory.
 CardMemory card_memory(const WeightFiles* files, const ModelConfig& config,
-                       const Decoder::Options& options);
+                       const Decoder::Options& options, bool multiplies_fp8 = true);
 
 /// Bytes the weights will take once packed, and the workspace, before anything is loaded.
 int64_t estimate_memory_bytes(const WeightFiles& files, const ModelConfig& config,
