@@ -117,7 +117,7 @@ Status Joiner::add_samples(const std::string& path, const std::string& text) {
 
 // Modes that the sample was met with before are left out, and all of it where no other is left.
 void Joiner::add_result(SampleResult result) {
-  std::set<std::string>& known = known_[cat(result.id, "/", result.prompt_digest)];
+  std::set<std::string>& known = known_[result.key()];
   const bool met = !known.empty();
   const size_t had = result.modes.size();
   std::erase_if(result.modes, [&](const ModeResult& m) {
@@ -224,9 +224,8 @@ Status take_facts(const Summary& facts, Summary& summary) {
 
 engine::CardIdentity identity_of(const Configuration& configuration) {
   const Fields& f = configuration.fields;
-  const std::string store = field(f, "kv_store");
   return {field(f, "weights_sha256"), field(f, "plan"), field(f, "kv_dtype"),
-          !store.empty() && store != "auto"};
+          setting(f, "kv_store") != "auto"};
 }
 
 Result<engine::Fit> fit_of(const Configuration& configuration) {

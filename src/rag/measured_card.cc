@@ -57,7 +57,7 @@ void set_range(const std::vector<const SampleResult*>& results, const Group& g,
   for (const SampleResult* r : results) {
     if (r->length_tokens != g.length_tokens) continue;
     if (g.task == kAllTasks ? r->task == kDataTask : r->task != g.task) continue;
-    if (std::ranges::find(r->modes, g.mode, &ModeResult::mode) == r->modes.end()) continue;
+    if (r->find(g.mode) == nullptr) continue;
     const auto documents = static_cast<int>(r->num_documents);
     entry.min_tokens = first ? r->prompt_tokens : std::min(entry.min_tokens, r->prompt_tokens);
     entry.max_tokens = std::max(entry.max_tokens, r->prompt_tokens);

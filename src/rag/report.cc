@@ -234,11 +234,11 @@ class Page {
     std::vector<double> share(kBins, 0);
     int64_t samples = 0;
     for (const SampleResult* r : results_) {
-      const auto at = std::ranges::find(r->modes, name, &ModeResult::mode);
-      if (at == r->modes.end() || at->recomputed_at.empty()) continue;
+      const ModeResult* ran = r->find(name);
+      if (ran == nullptr || ran->recomputed_at.empty()) continue;
       ++samples;
       const double bin = static_cast<double>(r->prompt_tokens) / static_cast<double>(kBins);
-      for (const auto& [begin, end] : at->recomputed_at) {
+      for (const auto& [begin, end] : ran->recomputed_at) {
         for (size_t i = 0; i < kBins; ++i) {
           const double from = std::max(static_cast<double>(begin), bin * static_cast<double>(i));
           const double to = std::min(static_cast<double>(end), bin * static_cast<double>(i + 1));

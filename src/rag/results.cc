@@ -4,6 +4,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/json.hpp>
 #include <cerrno>
 #include <cmath>
@@ -157,6 +158,13 @@ std::string read_mode(const json::object& object, ModeResult& m) {
 std::string system_error() { return std::strerror(errno); }
 
 }  // namespace
+
+const ModeResult* SampleResult::find(const std::string& mode) const {
+  const auto at = std::ranges::find(modes, mode, &ModeResult::mode);
+  return at == modes.end() ? nullptr : &*at;
+}
+
+std::string SampleResult::key() const { return cat(id, "/", prompt_digest); }
 
 std::string to_json_line(const SampleResult& r) {
   json::array modes;

@@ -46,6 +46,11 @@ struct SampleResult {
   double ingest_ms = 0;           ///< documents computed and stored beforehand
   std::vector<ModeResult> modes;  ///< in the order of the configuration; dense first
   std::vector<int> order;         ///< indices of `modes`, as they were timed
+
+  /// Null where the sample does not have the mode.
+  const ModeResult* find(const std::string& mode) const;
+  /// The same prompt of the same sample, whichever run it is of.
+  std::string key() const;
 };
 
 /// One line without its end. Reading it back may change a number's last bit.

@@ -34,11 +34,9 @@ std::vector<double> each(const Results& results, const Get& get) {
   for (const Ran& r : results) out.push_back(static_cast<double>(get(*r.mode)));
   return out;
 }
-template <class Get>
-std::vector<double> each_dense(const Results& results, const Get& get) {
-  std::vector<double> out;
-  for (const Ran& r : results) out.push_back(static_cast<double>(get(r.dense())));
-  return out;
+Results dense_of(Results results) {
+  for (Ran& r : results) r.mode = &r.dense();
+  return results;
 }
 
 template <class Get>
@@ -54,7 +52,7 @@ std::optional<double> ratio(double a, double b) {
 void add_scores(const Results& results, uint64_t seed, Group& g) {
   const auto scores = each(results, [](const ModeResult& m) { return m.score; });
   g.score = figure(scores, mean, seed);
-  std::vector<double> diffs = each_dense(results, [](const ModeResult& m) { return -m.score; });
+  std::vector<double> diffs = each(dense_of(results), [](const ModeResult& m) { return -m.score; });
   for (size_t i = 0; i < diffs.size(); ++i) diffs[i] += scores[i];
   g.score_diff = figure(diffs, mean, seed);
   g.exact_match = mean_of(results, [](const ModeResult& m) { return m.exact_match; });
@@ -99,7 +97,7 @@ void add_times(const Results& results, uint64_t seed, Group& g) {
   const auto ttft = [](const ModeResult& m) { return m.ttft_ms; };
   const auto times = each(results, ttft);
   g.ttft_ms = median(times);
-  std::vector<double> ratios = each_dense(results, ttft);
+  std::vector<double> ratios = each(dense_of(results), ttft);
   for (size_t i = 0; i < ratios.size(); ++i) ratios[i] /= std::max(times[i], 1e-6);
   g.speedup = figure(ratios, median, seed);
   std::vector<double> rates, ingests;
@@ -121,7 +119,7 @@ Group group_of(const Results& results, const std::string& task, int64_t length, 
   add_times(results, own, g);
   const auto answer = [](const ModeResult& m) { return m.answer_tokens; };
   g.answer_tokens = mean_of(results, answer);
-  g.length_ratio = ratio(g.answer_tokens, mean(each_dense(results, answer)));
+  g.length_ratio = ratio(g.answer_tokens, mean_of(dense_of(results), answer));
   for (const Ran& r : results) g.prompt_tokens += static_cast<double>(r.sample->prompt_tokens);
   g.prompt_tokens /= static_cast<double>(results.size());
   g.prefix_cached = mean_of(results, [](const ModeResult& m) { return m.prefix_cached; });
@@ -130,7 +128,7 @@ Group group_of(const Results& results, const std::string& task, int64_t length, 
   g.fresh = mean_of(results, [](const ModeResult& m) { return m.fresh; });
   const auto flops = [](const ModeResult& m) { return m.flops; };
   g.flops = mean_of(results, flops);
-  g.flops_ratio = ratio(mean(each_dense(results, flops)), g.flops);
+  g.flops_ratio = ratio(mean_of(dense_of(results), flops), g.flops);
   g.bytes = mean_of(results, [](const ModeResult& m) { return m.bytes; });
   g.predicted_flops = mean_of(results, [](const ModeResult& m) { return m.predicted_flops; });
   return g;
@@ -142,9 +140,9 @@ Results runs_of(const std::vector<const SampleResult*>& samples, const std::stri
   Results out;
   std::set<std::string> known;
   for (const SampleResult* r : samples) {
-    const auto at = std::ranges::find(r->modes, mode, &ModeResult::mode);
-    if (at == r->modes.end() || !known.insert(cat(r->id, "/", r->prompt_digest)).second) continue;
-    out.push_back({r, &*at});
+    const ModeResult* ran = r->find(mode);
+    if (ran == nullptr || !known.insert(r->key()).second) continue;
+    out.push_back({r, ran});
   }
   return out;
 }
